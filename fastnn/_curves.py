@@ -1,0 +1,379 @@
+"""The scalar sources of the element-wise activations: value, derivative and second derivative of each.
+
+``value(z, p0, p1)``, ``slope(z, a, p0, p1)`` (which may use ``a = value(z)``) and ``curvature(z, a, p0, p1)`` get
+numbers of one dtype, float32 or float64, and return that dtype; p0 and p1 are the activation's parameters. They are
+plain functions whose elementary functions are globals of this module, so that another device compiles the same source
+with its own.
+
+* A literal is written ``T(0.5)``: a bare one would turn float32 into float64.
+* They do not branch: ``where`` evaluates both sides, which is what lets a loop over them become vector code.
+* Conditions are ordered so that NaN stays NaN: ``where(z < 0, 0, z)`` and not ``where(z > 0, z, 0)``.
+* Factors are clamped where the limit at an infinity would otherwise be ``inf * 0``.
+* At a kink the derivative is PyTorch's.
+"""
+
+from __future__ import annotations
+
+import math
+
+from fastnn._math import cos, erf, exp, expm1, sigmoid, sin, softplus, sqrt, tanh, where
+
+
+def one(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    return type(z)(1)
+
+
+def zero(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    return type(z)(0)
+
+
+def identity_value(z, p0, p1):  # type: ignore[no-untyped-def]
+    return z
+
+
+def step_value(z, p0, p1):  # type: ignore[no-untyped-def]
+    # A neuron fires when its sum reaches the threshold: step(0) = 1.
+    T = type(z)
+    return where(z >= T(0), T(1), where(z < T(0), T(0), z))
+
+
+def sigmoid_value(z, p0, p1):  # type: ignore[no-untyped-def]
+    return sigmoid(z)
+
+
+def sigmoid_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    # From the smaller of s and 1 - s: a * (1 - a) loses all digits where a rounds to 1.
+    e = exp(-abs(z))
+    s = e / (type(z)(1) + e)
+    return s * (type(z)(1) - s)
+
+
+def sigmoid_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    e = exp(-abs(z))
+    s = e / (type(z)(1) + e)
+    return s * (type(z)(1) - s) * (type(z)(1) - (a + a))
+
+
+def hard_sigmoid_value(z, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    return where(z <= T(-3), T(0), where(z >= T(3), T(1), (z + T(3)) * T(1 / 6)))
+
+
+def hard_sigmoid_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    return where(abs(z) < T(3), T(1 / 6), T(0))
+
+
+def tanh_value(z, p0, p1):  # type: ignore[no-untyped-def]
+    return tanh(z)
+
+
+def tanh_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    return (type(z)(1) - a) * (type(z)(1) + a)
+
+
+def tanh_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    return -(a + a) * ((type(z)(1) - a) * (type(z)(1) + a))
+
+
+def hard_tanh_value(z, p0, p1):  # type: ignore[no-untyped-def]
+    return where(z < p0, p0, where(z > p1, p1, z))
+
+
+def hard_tanh_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    return where(z > p0, where(z < p1, T(1), T(0)), T(0))
+
+
+def relu_value(z, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    return where(z < T(0), T(0), z)
+
+
+def relu_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    return where(a > T(0), T(1), T(0))
+
+
+def relu6_value(z, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    return where(z < T(0), T(0), where(z > T(6), T(6), z))
+
+
+def relu6_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    return where(z > T(0), where(z < T(6), T(1), T(0)), T(0))
+
+
+def leaky_relu_value(z, p0, p1):  # type: ignore[no-untyped-def]
+    return where(z > type(z)(0), z, z * p0)
+
+
+def leaky_relu_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    return where(z > T(0), T(1), p0)
+
+
+def elu_value(z, p0, p1):  # type: ignore[no-untyped-def]
+    return where(z > type(z)(0), z, p0 * expm1(z))
+
+
+def elu_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    return where(z > T(0), T(1), p0 * exp(z))
+
+
+def elu_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    return where(z >= T(0), T(0), p0 * exp(z))
+
+
+# Klambauer, Unterthiner, Mayr, Hochreiter, "Self-normalizing neural networks" (2017): lambda, and lambda * alpha.
+_SELU = 1.0507009873554804934193349852946
+_SELU_ALPHA = _SELU * 1.6732632423543772848170429916717
+
+
+def selu_value(z, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    return where(z > T(0), T(_SELU) * z, T(_SELU_ALPHA) * expm1(z))
+
+
+def selu_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    return where(z > T(0), T(_SELU), T(_SELU_ALPHA) * exp(z))
+
+
+def selu_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    return where(z >= T(0), T(0), T(_SELU_ALPHA) * exp(z))
+
+
+def celu_value(z, p0, p1):  # type: ignore[no-untyped-def]
+    return where(z > type(z)(0), z, p0 * expm1(z / p0))
+
+
+def celu_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    return where(z > T(0), T(1), exp(z / p0))
+
+
+def celu_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    return where(z >= T(0), T(0), exp(z / p0) / p0)
+
+
+_SQRT_HALF = 0.5**0.5
+_INVERSE_SQRT_2PI = (2 * math.pi) ** -0.5
+
+
+def gelu_value(z, p0, p1):  # type: ignore[no-untyped-def]
+    # Hendrycks, Gimpel, "Gaussian error linear units" (2016): z times the normal distribution function.
+    T = type(z)
+    x = where(abs(z) > T(40), where(z < T(0), T(-40), T(40)), z)
+    return where(z > T(40), z, x * (T(0.5) + T(0.5) * erf(x * T(_SQRT_HALF))))
+
+
+def gelu_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    z = where(abs(z) > T(40), where(z < T(0), T(-40), T(40)), z)
+    density = T(_INVERSE_SQRT_2PI) * exp(T(-0.5) * (z * z))
+    return T(0.5) + T(0.5) * erf(z * T(_SQRT_HALF)) + z * density
+
+
+def gelu_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    z = where(abs(z) > T(40), T(40), z)
+    return T(_INVERSE_SQRT_2PI) * exp(T(-0.5) * (z * z)) * (T(2) - z * z)
+
+
+# 0.5 z (1 + tanh(v / 2)) is z sigmoid(v), v = 2 sqrt(2 / pi) (z + 0.044715 z**3).
+_GELU_LINEAR = 2 * (2 / math.pi) ** 0.5
+_GELU_CUBIC = _GELU_LINEAR * 0.044715
+
+
+def gelu_tanh_value(z, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    x = where(abs(z) > T(40), where(z < T(0), T(-40), T(40)), z)
+    return where(z > T(40), z, x * sigmoid(x * (T(_GELU_LINEAR) + T(_GELU_CUBIC) * (x * x))))
+
+
+def gelu_tanh_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    z = where(abs(z) > T(40), where(z < T(0), T(-40), T(40)), z)
+    v = z * (T(_GELU_LINEAR) + T(_GELU_CUBIC) * (z * z))
+    dv = T(_GELU_LINEAR) + T(3 * _GELU_CUBIC) * (z * z)
+    e = exp(-abs(v))
+    s = e / (T(1) + e)
+    return sigmoid(v) + z * (s * (T(1) - s)) * dv
+
+
+def gelu_tanh_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    z = where(abs(z) > T(40), where(z < T(0), T(-40), T(40)), z)
+    v = z * (T(_GELU_LINEAR) + T(_GELU_CUBIC) * (z * z))
+    dv = T(_GELU_LINEAR) + T(3 * _GELU_CUBIC) * (z * z)
+    ddv = T(6 * _GELU_CUBIC) * z
+    e = exp(-abs(v))
+    s = e / (T(1) + e)
+    bend = T(1) - T(2) * sigmoid(v)
+    return s * (T(1) - s) * (T(2) * dv + z * (bend * (dv * dv) + ddv))
+
+
+def silu_value(z, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    x = where(abs(z) > T(1000), where(z < T(0), T(-1000), T(1000)), z)
+    return where(z > T(1000), z, x * sigmoid(x))
+
+
+def silu_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    z = where(abs(z) > T(1000), where(z < T(0), T(-1000), T(1000)), z)
+    e = exp(-abs(z))
+    s = e / (T(1) + e)
+    return sigmoid(z) + z * (s * (T(1) - s))
+
+
+def silu_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    z = where(abs(z) > T(1000), where(z < T(0), T(-1000), T(1000)), z)
+    e = exp(-abs(z))
+    s = e / (T(1) + e)
+    return s * (T(1) - s) * (T(2) + z * (T(1) - T(2) * sigmoid(z)))
+
+
+# Misra, "Mish" (2019): z tanh(softplus(z)). With e = exp(z), tanh(softplus(z)) = n / (n + 2), n = e (e + 2); it is 1
+# from z = 25 on, where e**2 is still far from overflow.
+
+
+def mish_value(z, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    z = where(z < T(-1000), T(-1000), z)
+    e = exp(where(z > T(25), T(25), z))
+    n = e * (e + T(2))
+    return z * (n / (n + T(2)))
+
+
+def mish_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    z = where(z < T(-1000), T(-1000), z)
+    bounded = where(z > T(25), T(25), z)
+    e = exp(bounded)
+    n = e * (e + T(2))
+    inverse = T(1) / (n + T(2))
+    return n * inverse + bounded * (T(4) * (e * inverse) * ((T(1) + e) * inverse))
+
+
+def mish_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    z = where(z < T(-1000), T(-1000), where(z > T(1000), T(1000), z))
+    e = exp(where(z > T(25), T(25), z))
+    inverse = T(1) / (e * (e + T(2)) + T(2))
+    slope = T(4) * (e * inverse) * ((T(1) + e) * inverse)  # of tanh(softplus(z))
+    bend = (T(1) + (e + e)) / (T(1) + e) - T(4) * e * ((T(1) + e) * inverse)
+    return slope * (T(2) + z * bend)
+
+
+def softplus_value(z, p0, p1):  # type: ignore[no-untyped-def]
+    return softplus(z * p0) / p0
+
+
+def softplus_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    return sigmoid(z * p0)
+
+
+def softplus_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    e = exp(-abs(z * p0))
+    s = e / (type(z)(1) + e)
+    return p0 * (s * (type(z)(1) - s))
+
+
+def softsign_value(z, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    z = where(abs(z) > T(1e30), where(z < T(0), T(-1e30), T(1e30)), z)
+    return z / (T(1) + abs(z))
+
+
+def softsign_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    inverse = type(z)(1) / (type(z)(1) + abs(z))
+    return inverse * inverse
+
+
+def softsign_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    inverse = T(1) / (T(1) + abs(z))
+    return where(z > T(0), T(-2), where(z < T(0), T(2), T(0))) * (inverse * inverse * inverse)
+
+
+def hard_swish_value(z, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    return where(z <= T(-3), T(0), where(z >= T(3), z, z * (z + T(3)) * T(1 / 6)))
+
+
+def hard_swish_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    return where(z <= T(-3), T(0), where(z >= T(3), T(1), z * T(1 / 3) + T(0.5)))
+
+
+def hard_swish_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    return where(abs(z) < T(3), T(1 / 3), T(0))
+
+
+# Barron, "Squareplus" (2021): (z + r) / 2, r = sqrt(z**2 + b). For z < 0 this is b / (2 (r - z)): nothing cancels.
+
+
+def squareplus_value(z, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    x = where(abs(z) > T(1e12), T(1e12), abs(z))
+    q = x + sqrt(x * x + p0)
+    return where(z > T(1e12), z, T(0.5) * where(z < T(0), p0 / q, q))
+
+
+def squareplus_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    x = where(abs(z) > T(1e12), T(1e12), abs(z))
+    r = sqrt(x * x + p0)
+    q = x + r
+    return T(0.5) * (where(z < T(0), p0 / q, q) / r)
+
+
+def squareplus_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    square = z * z + p0
+    return T(0.5) * p0 / (square * sqrt(square))
+
+
+def exponential_value(z, p0, p1):  # type: ignore[no-untyped-def]
+    return exp(z)
+
+
+def same(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    return a
+
+
+def sine_value(z, p0, p1):  # type: ignore[no-untyped-def]
+    return sin(z)
+
+
+def sine_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    return cos(z)
+
+
+def sine_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    return -a
+
+
+def gaussian_value(z, p0, p1):  # type: ignore[no-untyped-def]
+    return exp(-(z * z))
+
+
+def gaussian_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    z = where(abs(z) > T(100), where(z < T(0), T(-100), T(100)), z)
+    return -(z + z) * a
+
+
+def gaussian_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    T = type(z)
+    z = where(abs(z) > T(100), T(100), z)
+    return (T(4) * (z * z) - T(2)) * a

@@ -1,0 +1,235 @@
+"""The only place where functions become machine code: options, cache folder and native addresses.
+
+Three makers:
+
+``kernel``   a module-level function that Python (or a user's compiled code) calls; cached on disk.
+``scalar``   a small function that kernels inline; strict enough for NaN, infinities and error-free transformations.
+``Native``   a function compiled to the C calling convention for explicit types and reached by its *address*.
+
+A plan row carries the addresses of the natives it needs, so the generic kernels that walk a plan never see which
+activation, loss or optimizer runs: nothing is compiled per architecture, a cold start compiles only what a network uses,
+and a user's own function enters the engine at full speed without touching the cache of the built-in ones.
+
+Every function states its fast-math set and error model: Numba lets a callee inherit them from whichever caller compiles
+it first, and a set with ``nnan`` would make a NaN test false for ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numba
+from llvmlite import ir
+from numba import njit, types
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.ccallback import CFunc
+from numba.extending import intrinsic
+from numba.misc.appdirs import AppDirs
+
+# Sets without nnan and ninf: NaN and infinity keep their meaning everywhere.
+LOOP_FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
+# Scalars contract to fused multiply-adds only: reassociation would undo compensated argument reductions.
+SCALAR_FASTMATH = {"nsz", "contract"}
+
+_PACKAGE = Path(__file__).parent
+_compiling_lock = threading.Lock()
+_announced = False
+
+
+def _source_hash() -> str:
+    """Hash of every source that can end up inside a kernel, and of what compiles it.
+
+    Numba's own index looks at the file of the outermost function alone, so an edit of a callee would leave stale
+    machine code behind.
+    """
+    digest = hashlib.sha256()
+    for part in (numba.__version__, platform.python_version(), platform.machine()):
+        digest.update(part.encode())
+    sources = [*_PACKAGE.glob("*.py"), *(_PACKAGE / "cpu").glob("*.py")]
+    for path in sorted(sources):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:20]
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _find_cache_folder() -> Path | None:
+    """``FASTNN_CACHE_DIR``, else ``NUMBA_CACHE_DIR``, else the user's cache folder; None where nothing can be written."""
+    for variable in ("FASTNN_CACHE_DIR", "NUMBA_CACHE_DIR"):
+        if os.environ.get(variable):
+            base = Path(os.environ[variable]) / "fastnn"
+            break
+    else:
+        base = Path(AppDirs(appname="fastnn", appauthor=False).user_cache_dir)
+    folder = base / _source_hash()
+    return folder if _writable(folder) else None
+
+
+CACHE_FOLDER = _find_cache_folder()
+
+
+def _announce() -> None:
+    """Say once a process that kernels are being compiled: the first call of a fresh install takes seconds."""
+    global _announced
+    if _announced:
+        return
+    _announced = True
+    if CACHE_FOLDER is None:
+        where = "no cache folder is writable, so every process compiles them again: set FASTNN_CACHE_DIR"
+    else:
+        where = f"once; later processes load them from {CACHE_FOLDER}"
+    print(f"fastnn: compiling kernels ({where})", file=sys.stderr, flush=True)
+
+
+class _Locator(_CacheLocator):
+    """Numba's hook for where cache files go; freshness is the folder's own hash."""
+
+    _py_file = __file__
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def get_cache_path(self) -> str:
+        return str(CACHE_FOLDER)
+
+    def get_source_stamp(self) -> str:
+        return "in the folder's name"
+
+    def get_disambiguator(self) -> str:
+        return self._name
+
+
+class _Impl(CompileResultCacheImpl):
+    def __init__(self, name: str):
+        self._lineno = 0
+        self._locator = _Locator(name)
+        self._filename_base = name
+
+
+class _Cache(FunctionCache):
+    """A cache keyed by a given name instead of by closure contents.
+
+    Numba pickles closure cells into its key, and a jitted function in a cell pickles differently in each process, so a
+    kernel made by a factory would never hit. The folder's hash already covers all sources; the name says which kernel.
+    """
+
+    def __init__(self, py_func: Callable[..., Any], name: str):
+        self._impl_class = lambda _: _Impl(name)
+        self._key_name = name
+        super().__init__(py_func)
+
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        return (sig, codegen.magic_tuple(), self._key_name)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        found = super().load_overload(sig, target_context)
+        if found is None:
+            _announce()
+        return found
+
+
+def kernel(func: Callable[..., Any]) -> Any:
+    """Compile a module-level function for CPU: cached, without the GIL, NumPy's error model, fast loops."""
+    dispatcher = njit(func, nogil=True, error_model="numpy", fastmath=LOOP_FASTMATH)
+    if CACHE_FOLDER is not None:
+        dispatcher._cache = _Cache(func, f"{func.__module__}.{func.__qualname__}")
+    return dispatcher
+
+
+def scalar(func: Callable[..., Any]) -> Any:
+    """Compile a small function to be inlined into kernels; it keeps NaN, infinities and the order of its operations."""
+    return njit(func, nogil=True, error_model="numpy", fastmath=SCALAR_FASTMATH, forceinline=True)
+
+
+class Native:
+    """A family of C functions, one per parameter dtype, compiled (or loaded from the cache) when first asked for.
+
+    Parameters
+    ----------
+    name : str
+        Key in the cache; unique in the package. None: never cached (functions given by a user).
+    func : function
+        The body, taking pointers and numbers. It may close over ``scalar`` functions.
+    arguments : function
+        Maps a Numba float type to the tuple of argument types.
+    fastmath : set of str
+        Flags of the body's own operations.
+    """
+
+    def __init__(
+        self,
+        name: str | None,
+        func: Callable[..., Any],
+        arguments: Callable[[Any], Sequence[Any]],
+        fastmath: set[str] = LOOP_FASTMATH,
+    ):
+        self._name = name
+        self._func = func
+        self._arguments = arguments
+        self._fastmath = fastmath
+        self._compiled: dict[Any, CFunc] = {}
+
+    def address(self, dtype: Any) -> int:
+        """The address of the function for parameters of ``dtype`` (float32 or float64); valid while the process lives."""
+        real = numba.from_dtype(dtype)
+        found = self._compiled.get(real)
+        if found is None:
+            with _compiling_lock:
+                found = self._compiled.get(real)
+                if found is None:
+                    found = self._compiled[real] = self._compile(real)
+        return found.address
+
+    def _compile(self, real: Any) -> CFunc:
+        options = {"nopython": True, "error_model": "numpy", "fastmath": self._fastmath}
+        function = CFunc(self._func, (tuple(self._arguments(real)), types.void), locals={}, options=options)
+        if self._name is not None and CACHE_FOLDER is not None:
+            function._cache = _Cache(self._func, f"{self._name}.{real}")
+        elif self._name is not None:
+            _announce()
+        function.compile()
+        return function
+
+
+def native_call(arguments: Callable[[Any], Sequence[Any]], pointer_at: int) -> Any:
+    """Make the function that calls a native by address: ``call(address, *arguments)``, for use inside kernels.
+
+    ``pointer_at`` is the position of an argument whose type is a pointer to the parameters' dtype; it tells which
+    member of the family is called. Other arguments are cast as C would.
+    """
+
+    @intrinsic
+    def call(typingctx, address, args):  # type: ignore[no-untyped-def]
+        real = args[pointer_at].dtype
+        wanted = tuple(arguments(real))
+
+        def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
+            target, packed = values
+            from numba.core import cgutils
+
+            unpacked = cgutils.unpack_tuple(builder, packed)
+            cast = [context.cast(builder, v, have, want) for v, have, want in zip(unpacked, args, wanted, strict=True)]
+            c_types = [context.get_value_type(t) for t in wanted]
+            pointer = builder.inttoptr(target, ir.FunctionType(ir.VoidType(), c_types).as_pointer())
+            builder.call(pointer, cast)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, args), codegen
+
+    return call

@@ -1,0 +1,88 @@
+"""What a user's own loss goes through: compilation, a check of its derivatives, natives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ._jit import Native, scalar
+from ._loss_kernels import LOSS_ARGUMENTS, TANGENT_ARGUMENTS, elementwise_loss, elementwise_tangent
+
+# Off the places where losses like to have kinks (0, 1, output = target), and within the reach of most formulas.
+_OUTPUTS = np.linspace(-3.0137, 3.0211, 27)
+_TARGETS = (-1.0, 0.0, 1.0, 0.3719, 2.0)
+
+
+def _compiled(role: str, function: Any) -> Callable[[float, float], float]:
+    """The function as machine code that keeps NaN; a clear error where Numba cannot read it."""
+    function = getattr(function, "py_func", function)  # one that is jitted already brings its own flags
+    if not callable(function):
+        raise TypeError(f"{role} must be a function of (output, target), got {function!r}")
+    compiled = scalar(function)
+    try:
+        result = compiled(0.25, 1.0)
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise ValueError(
+            f"{role} must be a scalar function of (output, target) that Numba can compile (arithmetic, math, "
+            f"conditions): {' '.join(lines[:3])}"
+        ) from error
+    if not isinstance(result, (int, float)) or isinstance(result, bool):
+        raise TypeError(f"{role} must return a number, got {result!r}")
+    return compiled
+
+
+def _check_derivative(role: str, derivative: Any, of: str, function: Any) -> None:
+    """Compare with central differences wherever the function is smooth and finite."""
+    checked = 0
+    for y in _TARGETS:
+        for o in _OUTPUTS:
+            h = 1e-5 * max(1.0, abs(o))
+            low, mid, high = function(o - h, y), function(o, y), function(o + h, y)
+            given = derivative(o, y)
+            if not np.isfinite([low, mid, high]).all():
+                continue
+            central, left, right = (high - low) / (2 * h), (mid - low) / h, (high - mid) / h
+            size = max(1.0, abs(central), abs(mid))
+            if abs(right - left) > 1e-2 * size:
+                continue  # a kink or a jump
+            checked += 1
+            if not abs(given - central) <= 1e-4 * size:
+                raise ValueError(
+                    f"{role} is not the derivative of {of}: at output {o:.4g} and target {y:.4g} it gives {given:.6g}, "
+                    f"differences give {central:.6g}"
+                )
+    if not checked:
+        raise ValueError(f"{role} cannot be checked: {of} is finite and smooth nowhere for outputs in [-3, 3]")
+
+
+def check_user_loss(value: Any, gradient: Any, second_derivative: Any) -> None:
+    """Refuse functions that do not compile and derivatives that are wrong."""
+    compiled = _compiled("value", value)
+    slope = _compiled("gradient", gradient)
+    _check_derivative("gradient", slope, "value", compiled)
+    if second_derivative is not None:
+        curvature = _compiled("second_derivative", second_derivative)
+        _check_derivative("second_derivative", curvature, "gradient", slope)
+
+
+def _of_six(function: Any) -> Callable[..., Any]:
+    """A function of (output, target) with the signature of the built-in formulas."""
+    compiled = scalar(getattr(function, "py_func", function))
+
+    def formula(o, y, p0, p1, p2, p3):  # type: ignore[no-untyped-def]
+        return compiled(o, y)
+
+    return formula
+
+
+@lru_cache(maxsize=64)
+def user_natives(value: Any, gradient: Any, second_derivative: Any) -> tuple[Native, Native | None]:
+    """The natives of a user's loss, made once for the same functions while the process lives; never on disk."""
+    first = Native(None, elementwise_loss(_of_six(value), _of_six(gradient)), LOSS_ARGUMENTS)
+    if second_derivative is None:
+        return first, None
+    return first, Native(None, elementwise_tangent(_of_six(second_derivative)), TANGENT_ARGUMENTS)

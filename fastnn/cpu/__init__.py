@@ -1,0 +1,1 @@
+"""The CPU engine: vector tiles, products, the walk over a plan, normalisation and second order."""

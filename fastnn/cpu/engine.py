@@ -1,0 +1,280 @@
+"""The CPU engine's Python side: addresses, workspaces and calls of the compiled steps.
+
+An engine knows one plan and the arrays it works on. Workspaces belong to threads, so several threads may predict, or
+differentiate, with one network at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastnn import _rows as row
+from fastnn.cpu import gemm, norm, steps, walk
+from fastnn.losses import Resolved
+from fastnn.optimizers import Optimizer
+from fastnn.plan import Plan
+
+# A piece of a batch and its gradients should stay in the second-level cache beside the weights.
+_PIECE_BYTES = 256 * 1024
+_LEAST_ROWS, _MOST_ROWS = 128, 512
+_ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss ready for the engine: targets laid out, and the natives for the network's output activation."""
+
+    resolved: Resolved
+    x: np.ndarray  # (n, I)
+    y: np.ndarray  # (n, target columns)
+    labels: bool
+    weights: np.ndarray  # (n,) or (0,)
+
+    def batches(self, order: np.ndarray) -> steps.Batches:
+        mode = row.SKIP_LAST if self.resolved.from_pre_activation else 0
+        return steps.Batches(self.x, self.y, self.weights, order, int(self.labels), mode)
+
+
+def _aligned(size: int, dtype: np.dtype) -> np.ndarray:
+    """Zeros that begin on a cache line; never empty, so that a pointer to the first element exists."""
+    spare = _ALIGNMENT // dtype.itemsize
+    block = np.zeros(max(size, 1) + spare, dtype)
+    skip = (-block.ctypes.data % _ALIGNMENT) // dtype.itemsize
+    return block[skip : skip + max(size, 1)]
+
+
+class Engine:
+    """Runs one network on this machine's CPU.
+
+    Parameters
+    ----------
+    plan : Plan
+    theta : ndarray, (n_parameters,)
+        The parameters; used in place.
+    running : ndarray, (n_buffers,)
+        Running statistics; used in place.
+    """
+
+    def __init__(self, plan: Plan, theta: np.ndarray, running: np.ndarray):
+        self.plan = plan
+        self.dtype = theta.dtype
+        self._theta = theta
+        # Kernels take pointers to a first element, which an empty array does not have.
+        self._running = running if running.size else np.zeros(1, self.dtype)
+        self._reals = plan.reals.astype(self.dtype)
+        self._table = plan.table.copy()
+        self._natives = np.zeros(steps.N_NATIVES, np.int64)
+        self._stages: set[str] = set()
+        self._local = threading.local()
+        self._address_lock = threading.Lock()
+
+    def _fill(self, stage: str) -> None:
+        """Compile (or load) what ``stage`` calls and write the addresses into the table."""
+        if stage in self._stages:
+            return
+        with self._address_lock:
+            if stage == "forward":
+                self._natives[steps.FORWARD] = walk.forward.address(self.dtype)
+            elif stage == "backward":
+                self._natives[steps.BACKWARD] = walk.backward.address(self.dtype)
+            for q, activation in zip(self._table, self.plan.activations, strict=True):
+                self._fill_row(stage, q, activation)
+            self._stages.add(stage)
+
+    def _fill_row(self, stage: str, q: np.ndarray, activation: Any) -> None:
+        kind, act = q[row.KIND], q[row.ACT]
+        if stage == "forward":
+            if kind == row.DENSE:
+                q[row.GEMM] = gemm.gemm.address(self.dtype)
+            elif kind in (row.BATCH_NORM, row.LAYER_NORM):
+                native = norm.batch_forward if kind == row.BATCH_NORM else norm.layer_forward
+                q[row.FORWARD] = native.address(self.dtype)
+            if act >= row.ELEMENTWISE:
+                q[row.VALUE] = activation.value_native.address(self.dtype)
+            return
+        if stage == "second":
+            if act == row.ELEMENTWISE:
+                q[row.CURVATURE] = activation.curvature_native.address(self.dtype)
+            elif act == row.ROWWISE:
+                q[row.TANGENT] = activation.tangent_native.address(self.dtype)
+                q[row.TANGENT_BACKWARD] = activation.tangent_backward_native.address(self.dtype)
+            return
+        if kind in (row.BATCH_NORM, row.LAYER_NORM):
+            native = norm.batch_backward if kind == row.BATCH_NORM else norm.layer_backward
+            q[row.BACKWARD] = native.address(self.dtype)
+        if act == row.ELEMENTWISE:
+            q[row.FORWARD] = activation.forward_native.address(self.dtype)
+        elif act == row.ROWWISE:
+            q[row.BACKWARD] = activation.backward_native.address(self.dtype)
+
+    def _piece_rows(self, batch: int, whole: bool) -> int:
+        if whole:
+            return batch
+        width = max(self.plan.space_width + self.plan.n_inputs, 1)
+        fitting = _PIECE_BYTES // (width * self.dtype.itemsize) // steps.LOSS_BLOCK * steps.LOSS_BLOCK
+        return min(batch, max(_LEAST_ROWS, min(fitting, _MOST_ROWS)))
+
+    def _work(self, batch: int, y_columns: int = 1, whole: bool = False) -> steps.Work:
+        """This thread's workspace for batches of up to ``batch`` rows."""
+        piece = self._piece_rows(batch, whole)
+        kept = getattr(self._local, "work", None)
+        if kept is not None and kept.row_losses.size == piece and kept.y.size == piece * y_columns:
+            return kept
+        plan, dtype = self.plan, self.dtype
+        work = steps.Work(
+            plan=self._table,
+            natives=self._natives.copy(),
+            reals=self._reals,
+            theta=self._theta,
+            gradient=_aligned(plan.n_parameters, dtype),
+            running=self._running,
+            space=_aligned(plan.space_width * piece, dtype),
+            shared=_aligned(plan.shared_size, dtype),
+            x=_aligned(plan.n_inputs * piece, dtype),
+            y=_aligned(y_columns * piece, dtype),
+            weights=np.ones(piece, dtype),
+            row_losses=np.zeros(piece, dtype),
+            loss_reals=np.zeros(4, dtype),
+        )
+        self._local.work = work
+        return work
+
+    def _with_loss(self, work: steps.Work, resolved: Resolved) -> None:
+        work.natives[steps.LOSS] = resolved.native.address(self.dtype)
+        work.loss_reals[:] = resolved.parameter_values
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Values of the output layer, (n, n_outputs)."""
+        self._fill("forward")
+        out = np.empty((x.shape[0], self.plan.n_outputs), self.dtype)
+        work = self._work(x.shape[0])
+        work.natives[:] = self._natives
+        steps.predict(work, x, out)
+        return out
+
+    def evaluate(self, objective: Objective) -> float:
+        """Mean loss over all rows in inference mode, without penalties."""
+        loss, _, _ = self._differentiate(objective, training=False, key=0, learn=False, want_dx=False)
+        return loss
+
+    def loss_and_gradients(self, objective: Objective, training: bool, key: int) -> tuple[float, np.ndarray]:
+        """Mean loss with penalties, and its gradient in the layout of the parameters (a fresh array)."""
+        loss, gradient, _ = self._differentiate(objective, training, key, learn=True, want_dx=False)
+        return loss, gradient.copy()
+
+    def input_gradients(self, objective: Objective, training: bool, key: int) -> np.ndarray:
+        """dLoss/dX, (n, n_inputs)."""
+        return self._differentiate(objective, training, key, learn=False, want_dx=True)[2]
+
+    def update_statistics(self, objective: Objective, key: int) -> None:
+        """Let batch normalisation see all rows once, as a training step would."""
+        if self.plan.n_buffers:
+            self._differentiate(objective, True, key, learn=False, want_dx=False, move_statistics=True)
+
+    def _differentiate(
+        self,
+        objective: Objective,
+        training: bool,
+        key: int,
+        learn: bool,
+        want_dx: bool,
+        move_statistics: bool = False,
+    ) -> tuple[float, np.ndarray, np.ndarray]:
+        self._fill("forward")
+        if learn or want_dx:
+            self._fill("backward")
+        n = objective.x.shape[0]
+        work = self._work(n, objective.y.shape[1], whole=training and self.plan.whole_batch)
+        if training and self.plan.n_buffers and not move_statistics:
+            # A question about the loss must not move the running statistics.
+            work = work._replace(running=self._running.copy())
+        work.natives[:] = self._natives
+        self._with_loss(work, objective.resolved)
+        work.weights[:] = 1
+        dx = np.empty((n, self.plan.n_inputs) if want_dx else (1, 1), self.dtype)
+        data = objective.batches(np.empty(0, np.int64))
+        loss = steps.loss_and_gradients(work, data, int(training), np.uint64(key), int(learn), int(want_dx), dx)
+        return float(loss), work.gradient, dx
+
+    def jacobian(self, x: np.ndarray) -> np.ndarray:
+        """d output / d input, (n, n_outputs, n_inputs), in inference mode."""
+        self._fill("forward")
+        self._fill("backward")
+        work = self._work(x.shape[0])
+        work.natives[:] = self._natives
+        out = np.empty((x.shape[0], self.plan.n_outputs, self.plan.n_inputs), self.dtype)
+        steps.jacobian(work, x, out)
+        return out
+
+    def hessian_vector_product(
+        self, objective: Objective, direction: np.ndarray, training: bool, key: int
+    ) -> np.ndarray:
+        """Hessian of the mean loss, penalties included, times ``direction`` (n_parameters,)."""
+        from fastnn.cpu import second  # compiled only where it is asked for
+
+        for stage in ("forward", "backward", "second"):
+            self._fill(stage)
+        work = self._work(objective.x.shape[0], objective.y.shape[1], whole=training and self.plan.whole_batch)
+        natives = np.append(self._natives, 0)
+        natives[steps.LOSS] = objective.resolved.native.address(self.dtype)
+        natives[second.LOSS_TANGENT] = objective.resolved.tangent_native.address(self.dtype)
+        work = work._replace(natives=natives, running=self._running.copy())
+        work.loss_reals[:] = objective.resolved.parameter_values
+        work.weights[:] = 1
+        tangents = second.Tangents(
+            direction=direction,
+            product=np.zeros_like(direction),
+            space=np.zeros_like(work.space),
+            shared=np.zeros_like(work.shared),
+        )
+        data = objective.batches(np.empty(0, np.int64))
+        second.hessian_vector_product(work, tangents, data, int(training), np.uint64(key))
+        return tangents.product
+
+    def training(self, objective: Objective, optimizer: Optimizer, batch_size: int, key: int) -> Training:
+        """Prepare training steps over ``objective`` in batches of up to ``batch_size`` rows."""
+        self._fill("forward")
+        self._fill("backward")
+        work = self._work(batch_size, objective.y.shape[1], whole=self.plan.whole_batch)
+        work.natives[:] = self._natives
+        self._with_loss(work, objective.resolved)
+        work.weights[:] = 1
+        return Training(work, objective, optimizer, batch_size, key)
+
+
+class Training:
+    """A run of training steps: the compiled loop's arguments, kept between chunks."""
+
+    def __init__(self, work: steps.Work, objective: Objective, optimizer: Optimizer, batch_size: int, key: int):
+        dtype = work.theta.dtype
+        work.natives[steps.BEGIN] = optimizer.begin_native.address(dtype)
+        work.natives[steps.UPDATE] = optimizer.update_native.address(dtype)
+        self._work = work
+        self._objective = objective
+        self._batch_size = batch_size
+        self._key = np.uint64(key)
+        self._optimizer = optimizer
+        state = optimizer.bind(work.theta.size, dtype)
+        slots = state.slots if state.slots.size else np.zeros((1, 1), dtype)
+        clips = [dtype.type(np.inf if c is None else c) for c in (optimizer.clip_value, optimizer.clip_norm)]
+        self._opt = steps.Optimization(slots, state.scalars, optimizer.hyper, np.zeros(12, dtype), *clips)
+
+    def run(
+        self, order: np.ndarray, first_row: int, n_steps: int, step: int
+    ) -> tuple[int, np.ndarray, np.ndarray]:
+        """``n_steps`` steps from row ``first_row`` of ``order`` (empty: rows in their order).
+
+        Returns how many were done (fewer if a loss was not finite), and each step's loss and total weight.
+        """
+        losses = np.zeros(n_steps, self._work.theta.dtype)
+        weights = np.zeros(n_steps, self._work.theta.dtype)
+        rates = self._optimizer.learning_rates(self._optimizer.steps, n_steps)
+        done = steps.train(
+            self._work, self._objective.batches(order), self._opt, rates, self._batch_size, first_row, self._key, step,
+            losses, weights,
+        )  # fmt: skip
+        return done, losses, weights

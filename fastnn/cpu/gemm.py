@@ -1,0 +1,71 @@
+"""The product that every dense layer, forwards and backwards, is made of.
+
+``C = epilogue(init + A @ B)`` for row-major B and C and an A that may be read transposed. One native serves the three
+products of a layer: ``Z = X W + b`` (chained from the bias row), ``dW = X^T dZ`` (A read by columns, chained from dW
+itself after the first piece of a batch) and ``dX = dZ W^T`` (the producer's slope in the epilogue).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import types
+
+from fastnn._jit import Native, native_call, scalar
+from fastnn.cpu.simd import TILE_ROWS, lanes_of, make_tile, shift
+
+_HALF_ROWS = TILE_ROWS // 2
+
+
+def gemm_arguments(real: Any) -> tuple[Any, ...]:
+    """(m, n, k, a, a_row, a_col, b, ldb, c, ldc, init, ldi, chained, epilogue, e, lde, low)."""
+    p, n = types.CPointer(real), types.int64
+    return (n, n, n, p, n, n, p, n, p, n, p, n, n, n, p, n, real)
+
+
+def _make_panel(vecs: int, masked: bool) -> Any:
+    """All rows of one panel of ``vecs`` vectors of columns."""
+    big, half, one = (make_tile(rows, vecs, masked) for rows in (TILE_ROWS, _HALF_ROWS, 1))
+
+    @scalar
+    def panel(m, k, a, a_row, a_col, b, ldb, c, ldc, init, ldi, chained, epilogue, e, lde, low, last):  # type: ignore[no-untyped-def]
+        i = 0
+        while m - i >= TILE_ROWS:
+            ai, ci, si, ei = shift(a, i * a_row), shift(c, i * ldc), shift(init, i * ldi), shift(e, i * lde)
+            big(k, ai, a_row, a_col, b, ldb, ci, ldc, si, ldi, chained, epilogue, ei, lde, low, last)
+            i += TILE_ROWS
+        if m - i >= _HALF_ROWS:
+            ai, ci, si, ei = shift(a, i * a_row), shift(c, i * ldc), shift(init, i * ldi), shift(e, i * lde)
+            half(k, ai, a_row, a_col, b, ldb, ci, ldc, si, ldi, chained, epilogue, ei, lde, low, last)
+            i += _HALF_ROWS
+        while i < m:
+            ai, ci, si, ei = shift(a, i * a_row), shift(c, i * ldc), shift(init, i * ldi), shift(e, i * lde)
+            one(k, ai, a_row, a_col, b, ldb, ci, ldc, si, ldi, chained, epilogue, ei, lde, low, last)
+            i += 1
+
+    return panel
+
+
+_two = _make_panel(2, masked=False)
+_two_masked = _make_panel(2, masked=True)
+_one_masked = _make_panel(1, masked=True)
+
+
+def _gemm(m, n, k, a, a_row, a_col, b, ldb, c, ldc, init, ldi, chained, epilogue, e, lde, low):  # type: ignore[no-untyped-def]
+    lanes = lanes_of(low)
+    j = 0
+    while j < n:
+        left = n - j
+        bj, cj, sj, ej = shift(b, j), shift(c, j), shift(init, j), shift(e, j)
+        if left >= 2 * lanes:
+            _two(m, k, a, a_row, a_col, bj, ldb, cj, ldc, sj, ldi, chained, epilogue, ej, lde, low, lanes)
+        elif left > lanes:
+            last = left - lanes
+            _two_masked(m, k, a, a_row, a_col, bj, ldb, cj, ldc, sj, ldi, chained, epilogue, ej, lde, low, last)
+        else:
+            _one_masked(m, k, a, a_row, a_col, bj, ldb, cj, ldc, sj, ldi, chained, epilogue, ej, lde, low, left)
+        j += 2 * lanes
+
+
+gemm = Native("cpu.gemm", _gemm, gemm_arguments)
+call_gemm = native_call(gemm_arguments, 3)
