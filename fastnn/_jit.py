@@ -40,6 +40,7 @@ LOOP_FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
 SCALAR_FASTMATH = {"nsz", "contract"}
 
 _PACKAGE = Path(__file__).parent
+_NO_KERNELS = {"_cli", "io", "data", "__main__.py"}
 _compiling_lock = threading.Lock()
 _announced = False
 
@@ -53,9 +54,10 @@ def _source_hash() -> str:
     digest = hashlib.sha256()
     for part in (numba.__version__, platform.python_version(), platform.machine()):
         digest.update(part.encode())
-    sources = [*_PACKAGE.glob("*.py"), *(_PACKAGE / "cpu").glob("*.py")]
-    for path in sorted(sources):
-        digest.update(path.name.encode())
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        if path.relative_to(_PACKAGE).parts[0] in _NO_KERNELS:
+            continue
+        digest.update(str(path.relative_to(_PACKAGE)).encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:20]
 

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from fastnn import activations
-from fastnn._activation import BLOCK
 from fastnn._jit import Native
+from fastnn.activations import _base
+from fastnn.activations._kernels import BLOCK
 
 BUILT_IN = [name for name in activations.names() if activations.get(name).definition.builtin]
 ELEMENTWISE = [name for name in BUILT_IN if not activations.get(name).rowwise]
@@ -381,7 +382,7 @@ def _bent_curvature(z):  # type: ignore[no-untyped-def]
 
 @pytest.fixture
 def _table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(activations, "_table", dict(activations._table))
+    monkeypatch.setattr(_base, "_table", dict(_base._table))
 
 
 @pytest.mark.usefixtures("_table")

@@ -145,7 +145,9 @@ def _plot_problem(path: Path) -> str | None:
         return "--plot needs matplotlib: pip install 'fastnn-numba[plot]' (in a checkout: pip install '.[plot]')"
     formats = Figure().canvas.get_supported_filetypes()
     if path.suffix.lower().lstrip(".") not in formats:
-        return f"--plot takes a file that ends in one of {', '.join(f'.{k}' for k in sorted(formats))}, got {str(path)!r}"
+        return (
+            f"--plot takes a file that ends in one of {', '.join(f'.{k}' for k in sorted(formats))}, got {str(path)!r}"
+        )
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         return f"--plot cannot write {str(path)!r}: {'it is a folder' if path.is_dir() else 'no such writable folder'}"
     return None
@@ -157,7 +159,8 @@ def _plot(result: Result, path: Path) -> None:
 
     which = result.misread[:_MISREAD_COLUMNS]
     figure = Figure(figsize=(11, 7.5), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(2.4, 1))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(2.4, 1))
+    top, bottom = parts
     curves, matrix = top.subplots(1, 2)
     result.history.plot(curves)
     for line in curves.lines:
@@ -168,7 +171,7 @@ def _plot(result: Result, path: Path) -> None:
     heading = f"misread images ({len(which)} of {len(result.misread)})" if len(which) else "no image is misread"
     bottom.suptitle(heading, x=0.01, ha="left")
     if len(which):
-        cells = bottom.subplots(1, _MISREAD_COLUMNS)
+        cells: Any = bottom.subplots(1, _MISREAD_COLUMNS)
         for axes in cells:
             axes.axis("off")
         for axes, i, caption in zip(cells, which, _captions(result, which), strict=False):

@@ -53,10 +53,11 @@ def cpu() -> str:
 
 def threads() -> str:
     """Numba's threading layer, which it chooses when the first parallel kernel runs."""
+    layer: str
     try:
         layer = numba.threading_layer()
     except ValueError:
-        layer = f"not chosen yet (setting: {numba.config.THREADING_LAYER})"
+        layer = f"not chosen yet (setting: {getattr(numba.config, 'THREADING_LAYER', 'default')})"
     return f"{numba.get_num_threads()}, threading layer {layer}"
 
 

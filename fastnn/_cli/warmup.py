@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 import fastnn as fn
@@ -35,12 +37,12 @@ def natives() -> Iterator[Native]:
 def run_kernels(dtype: type) -> None:
     """Call each kernel that Python calls, through a network of four numbers."""
     net = fn.Sequential([fn.Dense(2, "tanh"), fn.Dense(2)], n_inputs=2, dtype=dtype)
-    x, y = np.eye(2, dtype=dtype), np.eye(2, dtype=dtype)
-    net.fit(x, y, loss="mse", optimizer="sgd", epochs=1, progress=False)
+    x: NDArray[Any] = np.eye(2, dtype=dtype)
+    net.fit(x, x, loss="mse", optimizer="sgd", epochs=1, progress=False)
     net.predict(x)
-    net.evaluate(x, y, loss="mse", metrics=())
+    net.evaluate(x, x, loss="mse", metrics=())
     net.jacobian(x)
-    net.hessian_vector_product(x, y, "mse", np.ones(net.n_parameters))
+    net.hessian_vector_product(x, x, "mse", np.ones(net.n_parameters))
 
 
 def run() -> int:

@@ -17,7 +17,7 @@ import numpy as np
 
 from fastnn import _rows as row
 from fastnn._jit import kernel, native_call, scalar
-from fastnn._activation import (
+from fastnn.activations import (
     BACKWARD_ARGUMENTS,
     CURVATURE_ARGUMENTS,
     TANGENT_ARGUMENTS,

@@ -9,7 +9,7 @@ from numba import types
 
 from fastnn import _rows as row
 from fastnn._jit import Native, native_call, scalar
-from fastnn._activation import BACKWARD_ARGUMENTS, FORWARD_ARGUMENTS, VALUE_ARGUMENTS
+from fastnn.activations import BACKWARD_ARGUMENTS, FORWARD_ARGUMENTS, VALUE_ARGUMENTS
 from fastnn.cpu.gemm import call_gemm
 from fastnn.cpu.norm import call_norm_backward, call_norm_forward
 from fastnn.cpu.simd import shift

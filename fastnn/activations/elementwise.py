@@ -1,4 +1,4 @@
-"""The scalar sources of the element-wise activations: value, derivative and second derivative of each.
+"""THE place for an element-wise activation: value, derivative, second derivative and its line in the table.
 
 ``value(z, p0, p1)``, ``slope(z, a, p0, p1)`` (which may use ``a = value(z)``) and ``curvature(z, a, p0, p1)`` get
 numbers of one dtype, float32 or float64, and return that dtype; p0 and p1 are the activation's parameters. They are
@@ -17,6 +17,14 @@ from __future__ import annotations
 import math
 
 from fastnn._math import cos, erf, exp, expm1, sigmoid, sin, softplus, sqrt, tanh, where
+from fastnn.activations._base import Parameter, define
+
+_NEGATIVE_SLOPE = (Parameter("negative_slope", 0.01),)
+_LIMITS = (Parameter("min_val", -1.0), Parameter("max_val", 1.0))
+
+
+def _positive(name: str, default: float) -> tuple[Parameter, ...]:
+    return (Parameter(name, default, low=0.0, low_open=True),)
 
 
 def one(z, a, p0, p1):  # type: ignore[no-untyped-def]
@@ -31,10 +39,16 @@ def identity_value(z, p0, p1):  # type: ignore[no-untyped-def]
     return z
 
 
+define("identity", identity_value, one, zero)
+
+
 def step_value(z, p0, p1):  # type: ignore[no-untyped-def]
     # A neuron fires when its sum reaches the threshold: step(0) = 1.
     T = type(z)
     return where(z >= T(0), T(1), where(z < T(0), T(0), z))
+
+
+define("step", step_value, zero, zero, trainable=False)
 
 
 def sigmoid_value(z, p0, p1):  # type: ignore[no-untyped-def]
@@ -54,6 +68,9 @@ def sigmoid_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
     return s * (type(z)(1) - s) * (type(z)(1) - (a + a))
 
 
+define("sigmoid", sigmoid_value, sigmoid_slope, sigmoid_curvature)
+
+
 def hard_sigmoid_value(z, p0, p1):  # type: ignore[no-untyped-def]
     T = type(z)
     return where(z <= T(-3), T(0), where(z >= T(3), T(1), (z + T(3)) * T(1 / 6)))
@@ -62,6 +79,9 @@ def hard_sigmoid_value(z, p0, p1):  # type: ignore[no-untyped-def]
 def hard_sigmoid_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
     T = type(z)
     return where(abs(z) < T(3), T(1 / 6), T(0))
+
+
+define("hard_sigmoid", hard_sigmoid_value, hard_sigmoid_slope, zero)
 
 
 def tanh_value(z, p0, p1):  # type: ignore[no-untyped-def]
@@ -76,6 +96,9 @@ def tanh_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
     return -(a + a) * ((type(z)(1) - a) * (type(z)(1) + a))
 
 
+define("tanh", tanh_value, tanh_slope, tanh_curvature)
+
+
 def hard_tanh_value(z, p0, p1):  # type: ignore[no-untyped-def]
     return where(z < p0, p0, where(z > p1, p1, z))
 
@@ -83,6 +106,9 @@ def hard_tanh_value(z, p0, p1):  # type: ignore[no-untyped-def]
 def hard_tanh_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
     T = type(z)
     return where(z > p0, where(z < p1, T(1), T(0)), T(0))
+
+
+define("hard_tanh", hard_tanh_value, hard_tanh_slope, zero, parameters=_LIMITS)
 
 
 def relu_value(z, p0, p1):  # type: ignore[no-untyped-def]
@@ -95,6 +121,9 @@ def relu_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
     return where(a > T(0), T(1), T(0))
 
 
+define("relu", relu_value, relu_slope, zero, gate=True)
+
+
 def relu6_value(z, p0, p1):  # type: ignore[no-untyped-def]
     T = type(z)
     return where(z < T(0), T(0), where(z > T(6), T(6), z))
@@ -105,6 +134,9 @@ def relu6_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
     return where(z > T(0), where(z < T(6), T(1), T(0)), T(0))
 
 
+define("relu6", relu6_value, relu6_slope, zero)
+
+
 def leaky_relu_value(z, p0, p1):  # type: ignore[no-untyped-def]
     return where(z > type(z)(0), z, z * p0)
 
@@ -112,6 +144,9 @@ def leaky_relu_value(z, p0, p1):  # type: ignore[no-untyped-def]
 def leaky_relu_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
     T = type(z)
     return where(z > T(0), T(1), p0)
+
+
+define("leaky_relu", leaky_relu_value, leaky_relu_slope, zero, parameters=_NEGATIVE_SLOPE)
 
 
 def elu_value(z, p0, p1):  # type: ignore[no-untyped-def]
@@ -133,6 +168,9 @@ _SELU = 1.0507009873554804934193349852946
 _SELU_ALPHA = _SELU * 1.6732632423543772848170429916717
 
 
+define("elu", elu_value, elu_slope, elu_curvature, parameters=_positive("alpha", 1.0))
+
+
 def selu_value(z, p0, p1):  # type: ignore[no-untyped-def]
     T = type(z)
     return where(z > T(0), T(_SELU) * z, T(_SELU_ALPHA) * expm1(z))
@@ -146,6 +184,9 @@ def selu_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
 def selu_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
     T = type(z)
     return where(z >= T(0), T(0), T(_SELU_ALPHA) * exp(z))
+
+
+define("selu", selu_value, selu_slope, selu_curvature)
 
 
 def celu_value(z, p0, p1):  # type: ignore[no-untyped-def]
@@ -164,6 +205,9 @@ def celu_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
 
 _SQRT_HALF = 0.5**0.5
 _INVERSE_SQRT_2PI = (2 * math.pi) ** -0.5
+
+
+define("celu", celu_value, celu_slope, celu_curvature, parameters=_positive("alpha", 1.0))
 
 
 def gelu_value(z, p0, p1):  # type: ignore[no-untyped-def]
@@ -189,6 +233,9 @@ def gelu_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
 # 0.5 z (1 + tanh(v / 2)) is z sigmoid(v), v = 2 sqrt(2 / pi) (z + 0.044715 z**3).
 _GELU_LINEAR = 2 * (2 / math.pi) ** 0.5
 _GELU_CUBIC = _GELU_LINEAR * 0.044715
+
+
+define("gelu", gelu_value, gelu_slope, gelu_curvature)
 
 
 def gelu_tanh_value(z, p0, p1):  # type: ignore[no-untyped-def]
@@ -219,6 +266,9 @@ def gelu_tanh_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
     return s * (T(1) - s) * (T(2) * dv + z * (bend * (dv * dv) + ddv))
 
 
+define("gelu_tanh", gelu_tanh_value, gelu_tanh_slope, gelu_tanh_curvature)
+
+
 def silu_value(z, p0, p1):  # type: ignore[no-untyped-def]
     T = type(z)
     x = where(abs(z) > T(1000), where(z < T(0), T(-1000), T(1000)), z)
@@ -243,6 +293,9 @@ def silu_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
 
 # Misra, "Mish" (2019): z tanh(softplus(z)). With e = exp(z), tanh(softplus(z)) = n / (n + 2), n = e (e + 2); it is 1
 # from z = 25 on, where e**2 is still far from overflow.
+
+
+define("silu", silu_value, silu_slope, silu_curvature)
 
 
 def mish_value(z, p0, p1):  # type: ignore[no-untyped-def]
@@ -273,6 +326,9 @@ def mish_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
     return slope * (T(2) + z * bend)
 
 
+define("mish", mish_value, mish_slope, mish_curvature)
+
+
 def softplus_value(z, p0, p1):  # type: ignore[no-untyped-def]
     return softplus(z * p0) / p0
 
@@ -285,6 +341,9 @@ def softplus_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
     e = exp(-abs(z * p0))
     s = e / (type(z)(1) + e)
     return p0 * (s * (type(z)(1) - s))
+
+
+define("softplus", softplus_value, softplus_slope, softplus_curvature, parameters=_positive("beta", 1.0))
 
 
 def softsign_value(z, p0, p1):  # type: ignore[no-untyped-def]
@@ -304,6 +363,9 @@ def softsign_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
     return where(z > T(0), T(-2), where(z < T(0), T(2), T(0))) * (inverse * inverse * inverse)
 
 
+define("softsign", softsign_value, softsign_slope, softsign_curvature)
+
+
 def hard_swish_value(z, p0, p1):  # type: ignore[no-untyped-def]
     T = type(z)
     return where(z <= T(-3), T(0), where(z >= T(3), z, z * (z + T(3)) * T(1 / 6)))
@@ -320,6 +382,9 @@ def hard_swish_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
 
 
 # Barron, "Squareplus" (2021): (z + r) / 2, r = sqrt(z**2 + b). For z < 0 this is b / (2 (r - z)): nothing cancels.
+
+
+define("hard_swish", hard_swish_value, hard_swish_slope, hard_swish_curvature)
 
 
 def squareplus_value(z, p0, p1):  # type: ignore[no-untyped-def]
@@ -343,12 +408,18 @@ def squareplus_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
     return T(0.5) * p0 / (square * sqrt(square))
 
 
+define("squareplus", squareplus_value, squareplus_slope, squareplus_curvature, parameters=_positive("b", 4.0))
+
+
 def exponential_value(z, p0, p1):  # type: ignore[no-untyped-def]
     return exp(z)
 
 
 def same(z, a, p0, p1):  # type: ignore[no-untyped-def]
     return a
+
+
+define("exponential", exponential_value, same, same)
 
 
 def sine_value(z, p0, p1):  # type: ignore[no-untyped-def]
@@ -361,6 +432,9 @@ def sine_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
 
 def sine_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
     return -a
+
+
+define("sine", sine_value, sine_slope, sine_curvature)
 
 
 def gaussian_value(z, p0, p1):  # type: ignore[no-untyped-def]
@@ -377,3 +451,6 @@ def gaussian_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
     T = type(z)
     z = where(abs(z) > T(100), T(100), z)
     return (T(4) * (z * z) - T(2)) * a
+
+
+define("gaussian", gaussian_value, gaussian_slope, gaussian_curvature)

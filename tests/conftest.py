@@ -1,0 +1,38 @@
+"""Peer libraries as oracles: without them their tests skip visibly; with FASTNN_REQUIRE_ORACLES=1 they fail instead."""
+
+import os
+
+import pytest
+
+ORACLES = ("torch", "sklearn")
+REQUIRED = os.environ.get("FASTNN_REQUIRE_ORACLES") == "1"
+
+
+@pytest.fixture
+def oracle(request):
+    """``oracle("torch")`` imports a peer or skips the test, which must carry ``pytest.mark.oracle``."""
+    if request.node.get_closest_marker("oracle") is None:
+        pytest.fail("a test that asks for an oracle must carry pytest.mark.oracle")
+    return pytest.importorskip
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if not report.skipped or hasattr(report, "wasxfail"):
+        return report
+    reason = str(call.excinfo.value) if call.excinfo else ""
+    marked = item.get_closest_marker("oracle") is not None
+    if marked and REQUIRED:
+        report.outcome, report.longrepr = "failed", f"an oracle is required here, but the test was skipped: {reason}"
+    elif not marked and any(f"could not import '{name}" in reason for name in ORACLES):
+        report.outcome, report.longrepr = "failed", f"needs pytest.mark.oracle: {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    report = yield
+    if report.skipped and REQUIRED:  # a file that skips itself as a whole has no marked tests to look at
+        report.outcome, report.longrepr = "failed", f"no file may be skipped as a whole: {report.longrepr[2]}"
+    return report
