@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
+import os
 from collections.abc import Iterable
 from typing import Any, Literal, overload
 
@@ -137,6 +138,16 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def path(name: str, value: Any) -> str:
+    """Return a path, given as a text or an ``os.PathLike``, as a text."""
+    found = os.fspath(value) if isinstance(value, (str, os.PathLike)) else value
+    if not isinstance(found, str):
+        raise TypeError(f"{name} must be a path as a str or os.PathLike, got {describe(value)}")
+    if not found:
+        raise ValueError(f"{name} must be a path, got an empty text")
+    return found
+
+
 def choice(name: str, value: Any, known: Iterable[str]) -> str:
     """Return ``value`` if it is one of the ``known`` names; the error lists them and the nearest match.
 
@@ -231,7 +242,10 @@ def cast(name: str, array: np.ndarray, dtype: DTypeLike, *, finite: bool) -> np.
         bad = np.argwhere(~np.isfinite(out))
         if len(bad):
             where = tuple(bad[0])
-            raise ValueError(f"{name} holds {array[where]} at position {_position(where)}, too large for {dtype}")
+            raise ValueError(
+                f"{name} must hold finite numbers, got {array[where]} at position {_position(where)}, "
+                f"too large for {dtype}"
+            )
     return out
 
 

@@ -16,19 +16,31 @@ from fastnn.plan import Plan
 Metric = Callable[..., float]
 
 
-def check_lengths(x: NDArray[Any], y: Any, x_name: str = "X", y_name: str = "y") -> None:
-    """X and y must hold the same number of samples."""
-    try:
-        length = len(y)
-    except TypeError as error:
-        raise TypeError(f"{y_name} must be an array of targets, got {_checks.describe(y)}") from error
-    if length != x.shape[0]:
-        raise ValueError(f"{x_name} and {y_name} must have as many rows: {x_name} has {x.shape[0]}, {y_name} has {length}")
+def check_targets(x: NDArray[Any], y: Any, x_name: str = "X", y_name: str = "y") -> NDArray[Any]:
+    """Targets as an array of their own dtype: finite, one or two dimensions, as many rows as X."""
+    array = _checks.real_array(y_name, y)
+    if array.ndim not in (1, 2):
+        raise ValueError(f"{y_name} must have shape (n,) or (n, outputs), got {array.shape}")
+    if array.shape[0] != x.shape[0]:
+        raise ValueError(f"{y_name} must have as many rows as {x_name}, which has {x.shape[0]}; got {array.shape[0]}")
+    _checks.check_finite(y_name, array)
+    return array
 
 
-def check_weights(
-    weights: ArrayLike | None, n: int, dtype: np.dtype[Any], name: str = "sample_weight"
-) -> NDArray[Any]:
+class _Alias:
+    """What NumPy needs to make an array of another's memory."""
+
+    def __init__(self, array: NDArray[Any]):
+        self._array = array  # keeps the memory alive
+        self.__array_interface__ = array.__array_interface__ | {"data": (array.ctypes.data, False)}
+
+
+def unlocked(array: NDArray[Any]) -> NDArray[Any]:
+    """The same memory, not marked read-only: kernels only read it, and Numba would compile them anew for the mark."""
+    return array if array.flags.writeable else np.asarray(_Alias(array))
+
+
+def check_weights(weights: ArrayLike | None, n: int, dtype: np.dtype[Any], name: str = "sample_weight") -> NDArray[Any]:
     """Non-negative finite weights, not all zero; an empty array stands for none."""
     if weights is None:
         return np.empty(0, dtype)
@@ -47,7 +59,7 @@ def make_objective(
     """A loss over checked data, for this network's outputs."""
     resolved = loss.resolve(laid_out.output_activation, laid_out.n_outputs)
     targets, labels = loss.prepare_targets(y, laid_out.n_outputs, x.dtype, name=name)
-    return Objective(resolved, x, targets, labels, weights)
+    return Objective(resolved, unlocked(x), unlocked(targets), labels, unlocked(weights))
 
 
 def compute_metrics(
@@ -65,25 +77,35 @@ def resolve_metrics(name: str, value: str | Metric | Iterable[str | Metric]) -> 
         raise TypeError(f"{name} must be names or functions of (y_true, y_pred), got {_checks.describe(value)}")
     named: dict[str, Metric] = {}
     for item in items:
-        metric = metrics.get(item)
-        named[item if isinstance(item, str) else getattr(item, "__name__", repr(item))] = metric
+        metric = item if callable(item) else metrics.get(_checks.choice(name, item, metrics.METRICS))
+        label = item if isinstance(item, str) else getattr(item, "__name__", repr(item))
+        if label in named or label in ("loss", "val_loss"):
+            raise ValueError(
+                f"{name} must have names of their own, got a second {label!r}: set the function's __name__"
+            )
+        named[label] = metric
     return named
 
 
+def check_metrics(
+    named: Mapping[str, Metric], y: NDArray[Any], n_outputs: int, weights: NDArray[Any], y_name: str = "y"
+) -> None:
+    """Refuse targets that a built-in metric does not take, now and not after the first epoch."""
+    for label, metric in named.items():
+        if metric.__module__ == metrics.__name__:
+            try:
+                compute_metrics({label: metric}, y, np.zeros((y.shape[0], n_outputs)), weights)
+            except ValueError as error:
+                raise ValueError(f"metrics: {label!r} does not fit {y_name}: {error}") from error
+
+
 def class_weights(value: Any, objective: Objective, n_outputs: int) -> NDArray[Any]:
-    """One weight a sample from a weight a class: a dict of labels to weights (1 where absent), or "balanced".
+    """The sample weights times a weight a class: a dict of labels to weights (1 where absent), or "balanced".
 
     "balanced" is ``n / (n_classes * count)`` over the classes present, as in scikit-learn.
     """
-    dtype = objective.x.dtype
-    if objective.labels or n_outputs == 1:
-        labels = objective.y[:, 0]
-        n_classes = 2 if n_outputs == 1 else n_outputs
-    else:
-        labels, n_classes = objective.y.argmax(axis=1), n_outputs
-    if not np.array_equal(labels, np.rint(labels)) or labels.min() < 0:
-        raise ValueError("class_weight needs class labels as targets, got other numbers in y")
-    labels = labels.astype(np.int64)
+    n_classes = max(n_outputs, 2)
+    labels = _class_labels(objective, n_classes)
     table = np.ones(n_classes)
     if isinstance(value, str):
         _checks.choice("class_weight", value, ("balanced",))
@@ -95,5 +117,27 @@ def class_weights(value: Any, objective: Objective, n_outputs: int) -> NDArray[A
             index = _checks.integer("class_weight's label", label, low=0, high=n_classes - 1)
             table[index] = _checks.number(f"class_weight[{label}]", weight, low=0)
     else:
-        raise TypeError(f"class_weight must be a dict of labels to weights or 'balanced', got {_checks.describe(value)}")
-    return table[labels].astype(dtype)
+        raise TypeError(
+            f"class_weight must be a dict of labels to weights or 'balanced', got {_checks.describe(value)}"
+        )
+    factors = _checks.cast("class_weight", table[labels], objective.x.dtype, finite=True)
+    combined = factors * objective.weights if objective.weights.size else factors
+    if not combined.any():
+        raise ValueError(f"class_weight must leave some sample a weight, got {value!r}, which makes all of them zero")
+    return combined
+
+
+def _class_labels(objective: Objective, n_classes: int) -> NDArray[np.int64]:
+    """The class of every sample: from labels, from one column of two values, or from rows with a single 1."""
+    y = objective.y
+    if objective.labels or y.shape[1] == 1:
+        labels = y[:, 0]
+        if np.isin(labels, (-1, 1)).all():
+            labels = np.maximum(labels, 0)
+        valid = np.isin(labels, np.arange(n_classes)).all()
+    else:
+        labels = y.argmax(axis=1)
+        valid = ((y == 1).sum(axis=1) == 1).all() and ((y == 1) | (y == 0) | (y == -1)).all()
+    if not valid:
+        raise ValueError("class_weight needs class labels or one-hot rows as targets, got other numbers in y")
+    return labels.astype(np.int64)

@@ -7,8 +7,8 @@ Three makers:
 ``Native``   a function compiled to the C calling convention for explicit types and reached by its *address*.
 
 A plan row carries the addresses of the natives it needs, so the generic kernels that walk a plan never see which
-activation, loss or optimizer runs: nothing is compiled per architecture, a cold start compiles only what a network uses,
-and a user's own function enters the engine at full speed without touching the cache of the built-in ones.
+activation, loss or optimizer runs: nothing is compiled per architecture, a cold start compiles only what a network
+uses, and a user's own function enters the engine at full speed without touching the cache of the built-in ones.
 
 Every function states its fast-math set and error model: Numba lets a callee inherit them from whichever caller compiles
 it first, and a set with ``nnan`` would make a NaN test false for ever.
@@ -31,13 +31,16 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 from numba.core.ccallback import CFunc
-from numba.extending import intrinsic
+from numba.extending import intrinsic as _numba_intrinsic
 from numba.misc.appdirs import AppDirs
 
 # Sets without nnan and ninf: NaN and infinity keep their meaning everywhere.
 LOOP_FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
 # Scalars contract to fused multiply-adds only: reassociation would undo compensated argument reductions.
 SCALAR_FASTMATH = {"nsz", "contract"}
+
+# Typed as Any: an intrinsic is called by compiled code, without the typing context its Python signature begins with.
+intrinsic: Any = _numba_intrinsic
 
 _PACKAGE = Path(__file__).parent
 _NO_KERNELS = {"_cli", "io", "data", "__main__.py"}
@@ -72,7 +75,7 @@ def _writable(folder: Path) -> bool:
 
 
 def _find_cache_folder() -> Path | None:
-    """``FASTNN_CACHE_DIR``, else ``NUMBA_CACHE_DIR``, else the user's cache folder; None where nothing can be written."""
+    """``FASTNN_CACHE_DIR``, else ``NUMBA_CACHE_DIR``, else the user's cache folder; None if it cannot be written."""
     for variable in ("FASTNN_CACHE_DIR", "NUMBA_CACHE_DIR"):
         if os.environ.get(variable):
             base = Path(os.environ[variable]) / "fastnn"
@@ -132,7 +135,7 @@ class _Cache(FunctionCache):
     """
 
     def __init__(self, py_func: Callable[..., Any], name: str):
-        self._impl_class = lambda _: _Impl(name)
+        self._impl_class: Any = lambda _: _Impl(name)
         self._key_name = name
         super().__init__(py_func)
 
@@ -148,7 +151,7 @@ class _Cache(FunctionCache):
 
 def kernel(func: Callable[..., Any]) -> Any:
     """Compile a module-level function for CPU: cached, without the GIL, NumPy's error model, fast loops."""
-    dispatcher = njit(func, nogil=True, error_model="numpy", fastmath=LOOP_FASTMATH)
+    dispatcher: Any = njit(func, nogil=True, error_model="numpy", fastmath=LOOP_FASTMATH)
     if CACHE_FOLDER is not None:
         dispatcher._cache = _Cache(func, f"{func.__module__}.{func.__qualname__}")
     return dispatcher
@@ -185,10 +188,10 @@ class Native:
         self._func = func
         self._arguments = arguments
         self._fastmath = fastmath
-        self._compiled: dict[Any, CFunc] = {}
+        self._compiled: dict[Any, Any] = {}
 
     def address(self, dtype: Any) -> int:
-        """The address of the function for parameters of ``dtype`` (float32 or float64); valid while the process lives."""
+        """The address of the function for parameters of ``dtype``, valid while the process lives."""
         real = numba.from_dtype(dtype)
         found = self._compiled.get(real)
         if found is None:
@@ -196,11 +199,11 @@ class Native:
                 found = self._compiled.get(real)
                 if found is None:
                     found = self._compiled[real] = self._compile(real)
-        return found.address
+        return int(found.address)
 
-    def _compile(self, real: Any) -> CFunc:
+    def _compile(self, real: Any) -> Any:
         options = {"nopython": True, "error_model": "numpy", "fastmath": self._fastmath}
-        function = CFunc(self._func, (tuple(self._arguments(real)), types.void), locals={}, options=options)
+        function: Any = CFunc(self._func, (tuple(self._arguments(real)), types.void), locals={}, options=options)
         if self._name is not None and CACHE_FOLDER is not None:
             function._cache = _Cache(self._func, f"{self._name}.{real}")
         elif self._name is not None:
@@ -217,11 +220,11 @@ def native_call(arguments: Callable[[Any], Sequence[Any]], pointer_at: int) -> A
     """
 
     @intrinsic
-    def call(typingctx, address, args):  # type: ignore[no-untyped-def]
+    def call(typingctx, address, args):
         real = args[pointer_at].dtype
         wanted = tuple(arguments(real))
 
-        def codegen(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, values):
             target, packed = values
             from numba.core import cgutils
 

@@ -142,25 +142,25 @@ def where(condition: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
-def _select(typingctx, condition, a, b):  # type: ignore[no-untyped-def]
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+def _select(typingctx, condition, a, b):
+    def codegen(context, builder, signature, args):
         return builder.select(*args)
 
     return (a(types.boolean, a, a), codegen) if a == b else None
 
 
 @overload(where, jit_options=_OPTIONS)
-def _where(condition, a, b):  # type: ignore[no-untyped-def]
+def _where(condition, a, b):
     if condition == types.boolean and a == b:
         return lambda condition, a, b: _select(condition, a, b)
     return None
 
 
 @intrinsic
-def _polynomial(typingctx, x, coefficients):  # type: ignore[no-untyped-def]
+def _polynomial(typingctx, x, coefficients):
     """Horner's scheme, written out: the lowest coefficient comes first."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         flags = tuple(SCALAR_FASTMATH)
         value, packed = args
         total = builder.extract_value(packed, signature.args[1].count - 1)
@@ -173,11 +173,11 @@ def _polynomial(typingctx, x, coefficients):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _power_of_two(typingctx, rounded):  # type: ignore[no-untyped-def]
+def _power_of_two(typingctx, rounded):
     """2**n from ``rounded = n + round``; 0 for n one below the smallest exponent, inf for n one above the largest."""
     layout = _LAYOUTS[rounded]
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         bits = builder.bitcast(args[0], layout.integer)
         bits = builder.shl(bits, layout.integer(layout.mantissa))
         return builder.bitcast(builder.add(bits, layout.integer(layout.one)), layout.real)
@@ -186,11 +186,11 @@ def _power_of_two(typingctx, rounded):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _bit(typingctx, rounded, number):  # type: ignore[no-untyped-def]
+def _bit(typingctx, rounded, number):
     """Whether bit ``number`` of n is set, from ``rounded = n + round``."""
     layout = _LAYOUTS[rounded]
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         bits = builder.bitcast(args[0], layout.integer)
         place = args[1] if args[1].type == layout.integer else builder.trunc(args[1], layout.integer)
         return builder.trunc(builder.lshr(bits, place), ir.IntType(1))
@@ -199,11 +199,11 @@ def _bit(typingctx, rounded, number):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _split(typingctx, x):  # type: ignore[no-untyped-def]
+def _split(typingctx, x):
     """``(m, e + round)`` with ``x = m * 2**e`` and m in [sqrt(1/2), sqrt(2)), for a positive normal x."""
     layout = _LAYOUTS[x]
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         bits = builder.bitcast(args[0], layout.integer)
         exponent = builder.sub(bits, layout.integer(layout.sqrt_half))
         exponent = builder.ashr(exponent, layout.integer(layout.mantissa))
@@ -244,7 +244,7 @@ def _exp(c: _Constants, T: Any) -> Any:
     ln2_a, ln2_b = c.ln2
     coefficients = c.exp
 
-    def implementation(x):  # type: ignore[no-untyped-def]
+    def implementation(x):
         x = where(x < low, low, x)
         x = where(x > high, high, x)
         rounded = x * log2e + shift
@@ -271,7 +271,7 @@ def _expm1(c: _Constants, T: Any) -> Any:
     coefficients = c.exp
 
     # Step for step the reduction of exp, so that a formula with both pays for it once.
-    def implementation(x):  # type: ignore[no-untyped-def]
+    def implementation(x):
         x = where(x < low, low, x)
         x = where(x > high, high, x)
         rounded = x * log2e + shift
@@ -300,7 +300,7 @@ def _tanh(c: _Constants, T: Any) -> Any:
     ln2_a, ln2_b = c.ln2
     coefficients = c.exp_positive
 
-    def implementation(x):  # type: ignore[no-untyped-def]
+    def implementation(x):
         y = abs(x) * two
         y = where(y > high, high, y)
         n = np.floor(y * log2e)
@@ -328,7 +328,7 @@ def sigmoid(x: Any) -> Any:
 def _sigmoid(c: _Constants, T: Any) -> Any:
     zero, one, half = T(0), T(1), T(0.5)
 
-    def implementation(x):  # type: ignore[no-untyped-def]
+    def implementation(x):
         e = exp(-abs(x))
         total = one + e
         s = e / total
@@ -349,13 +349,13 @@ def _log_of_product(m_minus_1: Any, e: Any) -> Any:
 
 
 @overload(_log_of_product, jit_options=_OPTIONS)
-def _log_of_product_body(m_minus_1, e):  # type: ignore[no-untyped-def]
+def _log_of_product_body(m_minus_1, e):
     c = _CONSTANTS[m_minus_1]
     half = np.float32(0.5) if m_minus_1 is types.float32 else np.float64(0.5)
     ln2_a, ln2_b = c.ln2
     coefficients = c.log
 
-    def implementation(m_minus_1, e):  # type: ignore[no-untyped-def]
+    def implementation(m_minus_1, e):
         f = m_minus_1
         square = f * f
         rest = f * square * _polynomial(f, coefficients) + e * ln2_b
@@ -369,7 +369,7 @@ def _log(c: _Constants, T: Any) -> Any:
     tiny, lift, lift_log2, shift = c.tiny, c.lift, c.lift_log2, c.round
     zero, one, inf, nan = T(0), T(1), T(np.inf), T(np.nan)
 
-    def implementation(x):  # type: ignore[no-untyped-def]
+    def implementation(x):
         m, e = _split(where(x < tiny, x * lift, x))
         e = e - shift
         y = _log_of_product(m - one, where(x < tiny, e - lift_log2, e))
@@ -389,7 +389,7 @@ def _log1p(c: _Constants, T: Any) -> Any:
     shift, largest = c.round, c.largest_exponent - T(1)
     zero, one, inf, nan = T(0), T(1), T(np.inf), T(np.nan)
 
-    def implementation(x):  # type: ignore[no-untyped-def]
+    def implementation(x):
         u = one + x
         lost = x - (u - one)  # what the sum rounded away
         m, e = _split(u)
@@ -411,7 +411,7 @@ def softplus(x: Any) -> Any:
 def _softplus(c: _Constants, T: Any) -> Any:
     zero, one, half, limit = T(0), T(1), T(0.5), T(np.sqrt(2.0) - 1)
 
-    def implementation(x):  # type: ignore[no-untyped-def]
+    def implementation(x):
         e = exp(-abs(x))  # in [0, 1], so that 1 + e needs at most one halving
         large = e > limit
         y = _log_of_product(where(large, (e - one) * half, e), where(large, one, zero))
@@ -432,7 +432,7 @@ def _erf(c: _Constants, T: Any) -> Any:
     high, zero, one = c.erf_high, T(0), T(1)
     near, far = c.erf, c.erfc
 
-    def implementation(x):  # type: ignore[no-untyped-def]
+    def implementation(x):
         a = abs(x)
         small = x * _polynomial(x * x, near)
         large = one - exp(-_polynomial(where(a > high, high, a), far))
@@ -452,14 +452,14 @@ def _quarter_turn(x: Any, quarters: Any) -> Any:
 
 
 @overload(_quarter_turn, jit_options=_OPTIONS)
-def _quarter_turn_body(x, quarters):  # type: ignore[no-untyped-def]
+def _quarter_turn_body(x, quarters):
     c = _CONSTANTS[x]
     T = np.float32 if x is types.float32 else np.float64
     shift, one, half, inverse, bound = c.round, T(1), T(0.5), T(2 / np.pi), T(0.79)
     sin_coefficients, cos_coefficients = c.sin, c.cos
     part_a, part_b, part_c, part_d = c.half_pi
 
-    def implementation(x, quarters):  # type: ignore[no-untyped-def]
+    def implementation(x, quarters):
         rounded = x * inverse + shift
         n = rounded - shift
         high = x - n * part_a

@@ -1,8 +1,8 @@
 """The language of a plan: what a row of integers says. Written by ``plan``, walked by the engines.
 
-A plan is an ``(n_rows, WIDTH)`` int64 matrix. A matrix of activations is a *slot*: a row-major block in the workspace of
-one piece of the batch, at ``offset * piece_rows``, with a leading dimension of its own. Offset -1 means the network's
-input (or, for gradients, the caller's array for dLoss/dX).
+A plan is an ``(n_rows, WIDTH)`` int64 matrix. A matrix of activations is a *slot*: a row-major block in the workspace
+of one piece of the batch, at ``offset * piece_rows``, with a leading dimension of its own. Offset -1 means the
+network's input (or, for gradients, the caller's array for dLoss/dX).
 """
 
 # Kinds of rows.

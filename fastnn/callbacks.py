@@ -1,8 +1,9 @@
 """Callbacks: what happens between epochs (or between steps) of ``fit``.
 
-A callback is any callable that takes the `fastnn.training.State` after each epoch, or an object with some of the methods
-``on_train_begin(state)``, ``on_epoch_end(state)``, ``on_steps_end(state)`` and ``on_train_end(state)``.
+A callback is any callable that takes the `fastnn.training.State` after each epoch, or an object with some of the
+methods ``on_train_begin(state)``, ``on_epoch_end(state)``, ``on_steps_end(state)`` and ``on_train_end(state)``.
 ``state.stop(reason)`` ends training. ``on_steps_end`` is called every ``callback.every_steps`` optimizer steps.
+``on_check(results)`` gets the names of the results to come before anything changes, to refuse what cannot work.
 """
 
 from __future__ import annotations
@@ -24,6 +25,12 @@ def _is_better(value: float, best: float, larger: bool, min_delta: float) -> boo
     return value > best + min_delta if larger else value < best - min_delta
 
 
+def _need_folder(path: str) -> None:
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise ValueError(f"path must lie in a folder that exists, got {path!r}: there is no folder {str(folder)!r}")
+
+
 class _Monitor:
     """Watches one number of the epoch's results for its best value."""
 
@@ -40,11 +47,15 @@ class _Monitor:
     def restart(self) -> None:
         self.best = -np.inf if self.larger else np.inf
 
+    def check(self, results: list[str]) -> None:
+        try:
+            _checks.choice("monitor", self.name, results)
+        except ValueError as error:
+            if not self.name.startswith("val_") or "val_loss" in results:
+                raise
+            raise ValueError(f"{error}; val_ results need fit's validation_data or validation_split") from error
+
     def improved(self, state: State) -> bool:
-        if self.name not in state.results:
-            known = ", ".join(state.results)
-            hint = "; give fit validation_data or validation_split" if self.name.startswith("val_") else ""
-            raise ValueError(f"monitor must be one of the epoch's results ({known}), got {self.name!r}{hint}")
         value = state.results[self.name]
         if not _is_better(value, self.best, self.larger, self.min_delta):
             return False
@@ -86,6 +97,9 @@ class EarlyStopping:
     def best(self) -> float:
         """Best value seen."""
         return float(self._monitor.best)
+
+    def on_check(self, results: list[str]) -> None:
+        self._monitor.check(results)
 
     def on_train_begin(self, state: State) -> None:
         self._monitor.restart()
@@ -137,6 +151,9 @@ class ReduceOnPlateau:
         self.min_factor = _checks.number("min_factor", min_factor, low=0)
         self._monitor = _Monitor(monitor, min_delta, mode)
 
+    def on_check(self, results: list[str]) -> None:
+        self._monitor.check(results)
+
     def on_train_begin(self, state: State) -> None:
         self._monitor.restart()
         self._waited = 0
@@ -164,10 +181,11 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | os.PathLike[str], every: int = 1):
-        if not isinstance(path, str | os.PathLike):
-            raise TypeError(f"path must be a path, got {_checks.describe(path)}")
-        self.path = os.fspath(path)
+        self.path = _checks.path("path", path)
         self.every = _checks.integer("every", every, low=1)
+
+    def on_check(self, results: list[str]) -> None:
+        _need_folder(self.path.replace("{epoch}", "0"))
 
     def on_epoch_end(self, state: State) -> None:
         if state.epoch % self.every == 0:
@@ -228,9 +246,10 @@ class CSVLog:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        if not isinstance(path, str | os.PathLike):
-            raise TypeError(f"path must be a path, got {_checks.describe(path)}")
-        self.path = os.fspath(path)
+        self.path = _checks.path("path", path)
+
+    def on_check(self, results: list[str]) -> None:
+        _need_folder(self.path)
 
     def on_train_begin(self, state: State) -> None:
         self._started = False

@@ -43,7 +43,7 @@ class Layer:
     """Base of all layers: what ``Sequential`` takes."""
 
     def lower(self, n_in: int, path: str) -> list[Row]:
-        """Rows of this layer for ``n_in`` inputs; ``path`` is its place in the network, such as ``"2"`` or ``"2.0"``."""
+        """Rows of this layer for ``n_in`` inputs; ``path`` is its place in the network, as ``"2"`` or ``"2.0"``."""
         raise NotImplementedError
 
 
@@ -88,8 +88,8 @@ class Dense(Layer):
         if isinstance(self.weight_init, str) and self.weight_init == "auto":
             set_checked("weight_init", initializers.auto(self.activation.name))
         else:
-            set_checked("weight_init", initializers.get(self.weight_init))
-        set_checked("bias_init", initializers.get(self.bias_init))
+            set_checked("weight_init", _initializer("weight_init", self.weight_init))
+        set_checked("bias_init", _initializer("bias_init", self.bias_init))
         set_checked("l1", _checks.number("l1", self.l1, low=0))
         set_checked("l2", _checks.number("l2", self.l2, low=0))
 
@@ -252,6 +252,13 @@ def _setter(layer: Any) -> Callable[[str, Any], None]:
     return set_field
 
 
+def _initializer(name: str, value: Any) -> initializers.Initializer:
+    try:
+        return initializers.get(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
 def check_layers(name: str, layers: Any) -> tuple[Layer, ...]:
     """A non-empty tuple of layers, or an error that says which element is none."""
     if isinstance(layers, Layer) or not isinstance(layers, Sequence) or isinstance(layers, str | bytes):
@@ -260,7 +267,9 @@ def check_layers(name: str, layers: Any) -> tuple[Layer, ...]:
         raise ValueError(f"{name} must hold at least one layer, got an empty list")
     for i, layer in enumerate(layers):
         if not isinstance(layer, Layer):
-            hint = f"; did you mean {layer.__name__}(...)?" if isinstance(layer, type) and issubclass(layer, Layer) else ""
+            hint = (
+                f"; did you mean {layer.__name__}(...)?" if isinstance(layer, type) and issubclass(layer, Layer) else ""
+            )
             raise TypeError(f"{name}[{i}] must be a layer such as fn.Dense(8), got {layer!r}{hint}")
     return tuple(layers)
 

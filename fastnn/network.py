@@ -103,9 +103,11 @@ class Sequential:
         rng = np.random.default_rng(self._init_seed)
         theta = np.empty(laid_out.n_parameters, self.dtype)
         for entry in laid_out.parameters:
-            assert entry.init is not None
-            values = entry.init.init(entry.shape, rng, self.dtype)
-            theta[entry.offset : entry.offset + entry.size] = np.ravel(values)
+            theta[entry.offset : entry.offset + entry.size] = _start(entry, rng, self.dtype)
+        self._take(laid_out, theta)
+
+    def _take(self, laid_out: plan.Plan, theta: NDArray[Any]) -> None:
+        """Hold these parameters, and running statistics as they start."""
         running = np.zeros(laid_out.n_buffers, self.dtype)
         for entry in laid_out.buffers:
             if entry.name.endswith("running_var"):
@@ -115,7 +117,8 @@ class Sequential:
     def _built(self) -> plan.Plan:
         if self._plan is None:
             raise ValueError(
-                "this network does not know its number of inputs yet: give Sequential(..., n_inputs=...) or call fit first"
+                "this network does not know its number of inputs yet: "
+                "give Sequential(..., n_inputs=...) or call fit first"
             )
         return self._plan
 
@@ -169,10 +172,11 @@ class Sequential:
         checked = {}
         for name, value in values.items():
             view = known[_checks.choice("values", name, known)]
-            array = _checks.vector(f"values[{name!r}]", np.ravel(value), self.dtype, length=view.size)
-            if np.shape(value) != view.shape:
-                raise ValueError(f"values[{name!r}] must have shape {view.shape}, got {np.shape(value)}")
-            checked[name] = array.reshape(view.shape)
+            array = _checks.real_array(f"values[{name!r}]", value)
+            if array.shape != view.shape:
+                raise ValueError(f"values[{name!r}] must have shape {view.shape}, got {array.shape}")
+            # A copy: it may be a view of these very parameters, as when two layers are swapped.
+            checked[name] = _checks.cast(f"values[{name!r}]", array, self.dtype, finite=True).copy()
         for name, array in checked.items():
             known[name][...] = array
 
@@ -188,6 +192,19 @@ class Sequential:
     def __getstate__(self) -> dict[str, Any]:
         # The engine holds addresses and workspaces of this process.
         return self.__dict__ | {"_engine": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        # joblib hands large arrays to its workers as read-only memory maps.
+        self._theta, self._running = (np.require(a, requirements="W") for a in (self._theta, self._running))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # Layers and plans never change: copies share them, and with them the machine code of a user's activations.
+        memo |= {id(shared): shared for shared in (self.layers, self._plan)}
+        made = object.__new__(type(self))
+        memo[id(self)] = made
+        made.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return made
 
     def summary(self) -> str:
         """A table of layers, output widths and numbers of parameters."""
@@ -215,7 +232,7 @@ class Sequential:
     # -- using --------------------------------------------------------------------------------------------------------
 
     def _input(self, X: Any, name: str = "X") -> NDArray[Any]:
-        return _checks.matrix(name, X, self.dtype, n_columns=self._built().n_inputs)
+        return _data.unlocked(_checks.matrix(name, X, self.dtype, n_columns=self._built().n_inputs))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The output layer's values.
@@ -274,7 +291,7 @@ class Sequential:
         chosen = None if loss is None else losses.get(loss)
         x = self._input(X)
         weights = _data.check_weights(sample_weight, x.shape[0], self.dtype)
-        _data.check_lengths(x, y)
+        y = _data.check_targets(x, y)
         result: dict[str, float] = {}
         if chosen is not None:
             result["loss"] = self._ready().evaluate(self._objective(chosen, x, y, weights))
@@ -290,7 +307,7 @@ class Sequential:
         chosen = losses.get(loss)
         check_trainable(self._built())
         x = self._input(X)
-        _data.check_lengths(x, y)
+        y = _data.check_targets(x, y)
         return self._objective(chosen, x, y, _data.check_weights(sample_weight, x.shape[0], self.dtype))
 
     def loss_and_gradients(
@@ -376,7 +393,7 @@ class Sequential:
         """
         objective = self._question(X, y, loss, sample_weight)
         _check_twice_differentiable(self._built(), objective)
-        direction = _checks.vector("v", v, self.dtype, length=self.n_parameters)
+        direction = _data.unlocked(_checks.vector("v", v, self.dtype, length=self.n_parameters))
         return self._ready().hessian_vector_product(
             objective, direction, _checks.flag("training", training), _key(seed)
         )
@@ -409,7 +426,8 @@ class Sequential:
         X : array-like, (n, n_inputs)
             Lists, frames and arrays of any number type and memory order; finite.
         y : array-like
-            Class labels (n,) or one-hot rows for the classification losses, (n,) or (n, n_outputs) numbers for the others.
+            Class labels (n,) or one-hot rows for the classification losses, (n,) or (n, n_outputs) numbers for the
+            others.
         loss : str or Loss
             Softmax with cross-entropy, and sigmoid with binary cross-entropy, are computed together from the
             pre-activations; after a linear output these losses take logits.
@@ -473,11 +491,26 @@ def _check_twice_differentiable(laid_out: plan.Plan, objective: Objective) -> No
 def _check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     try:
         checked = np.dtype(dtype)
-    except TypeError as error:
-        raise TypeError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}") from error
-    if checked.name not in _DTYPES or not checked.isnative:
+    except (TypeError, ValueError):
+        _checks.choice("dtype", dtype, _DTYPES)
+        raise
+    if dtype is None or checked.name not in _DTYPES or not checked.isnative:  # None would be NumPy's float64
         raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}")
     return checked
+
+
+def _start(entry: plan.Entry, rng: np.random.Generator, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Initial values of one array, flat."""
+    assert entry.init is not None
+    try:
+        with np.errstate(over="ignore"):
+            values = np.asarray(entry.init.init(entry.shape, rng, dtype))
+        if values.shape != entry.shape:
+            raise ValueError(f"must have shape {entry.shape}, got {values.shape}")
+        _checks.check_finite("initial values", values)
+    except ValueError as error:
+        raise ValueError(f"initial values of {entry.name!r}: {error}") from error
+    return values.ravel()
 
 
 def _key(seed: int) -> int:
@@ -507,6 +540,6 @@ def check_trainable(laid_out: plan.Plan) -> None:
     name = laid_out.untrainable
     if name is not None:
         raise ValueError(
-            f"activation {name!r} has no useful derivative (it is zero wherever it exists), so gradients cannot pass it; "
-            "set the weights by hand, use the perceptron rule, or choose an activation such as 'sigmoid'"
+            f"activation {name!r} has no useful derivative (it is zero wherever it exists), so gradients cannot pass "
+            "it; set the weights by hand, use the perceptron rule, or choose an activation such as 'sigmoid'"
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -119,7 +119,7 @@ class _Job:
 
     objective: Objective
     validation: Objective | None
-    y: Any  # as given, for metrics
+    y: Any  # as given, in an array, for metrics
     y_validation: Any
     metrics: Mapping[str, Metric]
     epochs: int
@@ -135,7 +135,10 @@ def fit(network: Sequential, X: Any, y: Any, *, optimizer: str | Optimizer, **op
     chosen = _choose_optimizer(network, optimizer)
     job, plan = _check(network, X, y, **options)
     if chosen.state is not None:
-        chosen.bind(plan.n_parameters, network.dtype)  # complains if it belongs to another network
+        try:
+            chosen.bind(plan.n_parameters, network.dtype)
+        except ValueError as error:  # it belongs to another network
+            raise ValueError(f"optimizer: {error}") from error
     network._build(plan)
     if isinstance(optimizer, str):
         network._kept_optimizer = chosen
@@ -144,9 +147,11 @@ def fit(network: Sequential, X: Any, y: Any, *, optimizer: str | Optimizer, **op
         return history
     state = State(network, chosen, history, network._epochs)
     _tell(job.callbacks, "on_train_begin", state)
-    run = _run_lbfgs if isinstance(chosen, LBFGS) else _run_epochs
     try:
-        run(network, job, chosen, state)
+        if isinstance(chosen, LBFGS):
+            _run_lbfgs(network, job, chosen, state)
+        else:
+            _run_epochs(network, job, chosen, state)
     finally:
         _tell(job.callbacks, "on_train_end", state)
     history.stopped = state.stopping
@@ -191,10 +196,11 @@ def _check(
     x = _checks.matrix("X", X, network.dtype, n_columns=network.n_inputs)
     plan = network._lay_out(x.shape[1])
     check_trainable(plan)
-    _data.check_lengths(x, y)
+    y = _data.check_targets(x, y)
     weights = _data.check_weights(sample_weight, x.shape[0], network.dtype)
     objective = _data.make_objective(plan, chosen, x, y, weights)
-    validation, y_validation = None, None
+    validation: Objective | None = None
+    y_validation: Any = None
     if validation_data is not None:
         if split:
             raise ValueError("give validation_data or validation_split, not both")
@@ -205,24 +211,31 @@ def _check(
             raise ValueError(f"validation_split={split:g} of {x.shape[0]} rows leaves no rows on one of the two sides")
         objective, validation = _split(objective, held)
         y, y_validation = y[:-held], y[-held:]
+    _data.check_metrics(named, y, plan.n_outputs, objective.weights)
+    if validation is not None:
+        _data.check_metrics(named, y_validation, plan.n_outputs, validation.weights, "the validation data")
     if class_weight is not None:
-        factors = _data.class_weights(class_weight, objective, plan.n_outputs)
-        combined = factors * objective.weights if objective.weights.size else factors
-        objective = Objective(objective.resolved, objective.x, objective.y, objective.labels, combined)
+        objective = replace(objective, weights=_data.class_weights(class_weight, objective, plan.n_outputs))
     n = objective.x.shape[0]
     size = n if batch_size is None else min(batch_size, n)
     job = _Job(
         objective, validation, y, y_validation, named, epochs, size, shuffle, listeners, progress, on_divergence
     )  # fmt: skip
+    results = ["loss", *(["val_loss"] if validation is not None else []), *_metric_names(job)]
+    for listener in listeners:
+        if hasattr(listener, "on_check"):
+            listener.on_check(results)
     return job, plan
 
 
 def _check_callbacks(callbacks: Any) -> list[Any]:
-    methods = ("on_train_begin", "on_epoch_end", "on_steps_end", "on_train_end")
+    methods = ("on_check", "on_train_begin", "on_epoch_end", "on_steps_end", "on_train_end")
     items = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
     for i, item in enumerate(items):
         if isinstance(item, type) or not (callable(item) or any(hasattr(item, m) for m in methods)):
             raise TypeError(f"callbacks[{i}] must be callable or an object of fastnn.callbacks, got {item!r}")
+        if hasattr(item, "on_steps_end"):
+            _checks.integer(f"callbacks[{i}].every_steps", getattr(item, "every_steps", None), low=1)
     return items
 
 
@@ -230,10 +243,10 @@ def _check_validation(network: Sequential, plan: Any, loss: Any, data: Any) -> t
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):
         raise TypeError(f"validation_data must be (X, y) or (X, y, sample_weight), got {_checks.describe(data)}")
     x = _checks.matrix("validation_data[0]", data[0], network.dtype, n_columns=plan.n_inputs)
-    _data.check_lengths(x, data[1], "validation_data[0]", "validation_data[1]")
+    y = _data.check_targets(x, data[1], "validation_data[0]", "validation_data[1]")
     given = data[2] if len(data) == 3 else None
     weights = _data.check_weights(given, x.shape[0], network.dtype, "validation_data[2]")
-    return _data.make_objective(plan, loss, x, data[1], weights, "validation_data[1]"), data[1]
+    return _data.make_objective(plan, loss, x, y, weights, "validation_data[1]"), y
 
 
 def _split(objective: Objective, held: int) -> tuple[Objective, Objective]:
@@ -241,7 +254,9 @@ def _split(objective: Objective, held: int) -> tuple[Objective, Objective]:
     parts = []
     for side in (slice(None, -held), slice(-held, None)):
         weights = objective.weights[side] if objective.weights.size else objective.weights
-        parts.append(Objective(objective.resolved, objective.x[side], objective.y[side], objective.labels, weights))
+        if weights.size and not weights.any():
+            raise ValueError(f"validation_split leaves one of its sides ({weights.size} rows) a sample_weight of zero")
+        parts.append(replace(objective, x=objective.x[side], y=objective.y[side], weights=weights))
     return parts[0], parts[1]
 
 
@@ -290,7 +305,9 @@ class _Stepper:
             weight += float(step_weights.sum(dtype=np.float64))
             done += n_steps
             if n_steps == self._chunk:
-                self._chunk = int(min(max(self._chunk * _CHUNK_SECONDS / max(seconds, 1e-6), 1), 2 * self._chunk, _MOST_STEPS))
+                self._chunk = int(
+                    min(max(self._chunk * _CHUNK_SECONDS / max(seconds, 1e-6), 1), 2 * self._chunk, _MOST_STEPS)
+                )
             for listener in self._listeners:
                 if network._steps % listener.every_steps == 0:
                     listener.on_steps_end(self._state)
@@ -346,7 +363,7 @@ _Kept = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
 
 
 def _keep(state: State, optimizer: Optimizer, into: _Kept | None = None) -> _Kept:
-    """A copy of parameters, running statistics and the optimizer's state, written into an older copy if there is one."""
+    """A copy of parameters, running statistics and the optimizer's state, into an older copy if there is one."""
     assert optimizer.state is not None
     live = (state.network._theta, state.network._running, optimizer.state.slots, optimizer.state.scalars)
     if into is None:
@@ -373,7 +390,7 @@ def _diverged(state: State, optimizer: Optimizer, kept: _Kept, loss: float, on_d
 
 
 def _run_lbfgs(network: Sequential, job: _Job, optimizer: LBFGS, state: State) -> None:
-    """L-BFGS on all rows at once through SciPy: an iteration is an epoch. Dropout keeps one set of factors throughout."""
+    """L-BFGS on all rows at once, by SciPy: an iteration is an epoch. Dropout keeps one set of factors throughout."""
     engine = network._ready()
     key = network._dropout_key
     optimizer.bind(network._theta.size, network.dtype)

@@ -68,7 +68,8 @@ class Definition:
                 strict=True,
             )
             return {part: Native(f"{name}.{part}", body, arguments) for part, body, arguments in bodies}
-        value, slope, curvature = self.value, self.slope, self.curvature
+        value: Any = self.value
+        slope, curvature = self.slope, self.curvature
         if not self.builtin:
             value = with_parameters(value)
             slope, curvature = (f and with_value_and_parameters(f) for f in (slope, curvature))
@@ -247,7 +248,7 @@ def names() -> tuple[str, ...]:
     return tuple(_table)
 
 
-def define(name: str, *sources: Scalar, **options: Any) -> None:
+def define(name: str, *sources: Any, **options: Any) -> None:
     """Add a built-in activation to the table: see `Definition`."""
     register(Definition(name, *sources, **options))
 

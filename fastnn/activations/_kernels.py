@@ -13,13 +13,10 @@ from typing import Any
 
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic as numba_intrinsic
 
-from fastnn._jit import Native, scalar
+from fastnn._jit import Native, intrinsic, scalar
 
 Scalar = Callable[..., Any]
-# Typed as Any: what it makes is called by compiled code, with fewer arguments than its Python signature.
-intrinsic: Any = numba_intrinsic
 
 # Elements copied, then computed in place, before the next ones: small enough to stay in the first-level cache.
 BLOCK = 1024
@@ -42,10 +39,10 @@ TANGENT_BACKWARD_ARGUMENTS = _arguments(4)  # (a, ra, d, rd, ...), rd in place: 
 
 
 @intrinsic
-def copy(typingctx, target, source, start, n):  # type: ignore[no-untyped-def]
+def copy(typingctx, target, source, start, n):
     """``target[start:start + n] = source[start:start + n]``; the two may be the same memory."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         to, origin, first, count = args
         size = context.get_abi_sizeof(context.get_value_type(signature.args[0].dtype))
         cgutils.raw_memmove(builder, builder.gep(to, [first]), builder.gep(origin, [first]), count, size)
@@ -61,7 +58,7 @@ def copy(typingctx, target, source, start, n):  # type: ignore[no-untyped-def]
 def value_native(name: str | None, value: Scalar) -> Native:
     value = scalar(value)
 
-    def body(z, a, rows, cols, ld, params):  # type: ignore[no-untyped-def]
+    def body(z, a, rows, cols, ld, params):
         p0, p1 = params[0], params[1]
         total = rows * ld
         for start in range(0, total, BLOCK):
@@ -77,7 +74,7 @@ def forward_native(name: str | None, value: Scalar, slope: Scalar) -> Native:
     """One loop for both, so that the compiler shares what they have in common."""
     value, slope = scalar(value), scalar(slope)
 
-    def body(z, a, s, rows, cols, ld, params):  # type: ignore[no-untyped-def]
+    def body(z, a, s, rows, cols, ld, params):
         p0, p1 = params[0], params[1]
         total = rows * ld
         for start in range(0, total, BLOCK):
@@ -95,7 +92,7 @@ def forward_native(name: str | None, value: Scalar, slope: Scalar) -> Native:
 def curvature_native(name: str | None, value: Scalar, curvature: Scalar) -> Native:
     value, curvature = scalar(value), scalar(curvature)
 
-    def body(z, c, rows, cols, ld, params):  # type: ignore[no-untyped-def]
+    def body(z, c, rows, cols, ld, params):
         p0, p1 = params[0], params[1]
         total = rows * ld
         for start in range(0, total, BLOCK):
@@ -112,7 +109,7 @@ def with_parameters(function: Scalar) -> Scalar:
     """A user's function of one number with the arguments of ours."""
     function = scalar(function)
 
-    def value(z, p0, p1):  # type: ignore[no-untyped-def]
+    def value(z, p0, p1):
         return function(z)
 
     return value
@@ -121,7 +118,7 @@ def with_parameters(function: Scalar) -> Scalar:
 def with_value_and_parameters(function: Scalar) -> Scalar:
     function = scalar(function)
 
-    def slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+    def slope(z, a, p0, p1):
         return function(z)
 
     return slope

@@ -27,22 +27,22 @@ def _positive(name: str, default: float) -> tuple[Parameter, ...]:
     return (Parameter(name, default, low=0.0, low_open=True),)
 
 
-def one(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def one(z, a, p0, p1):
     return type(z)(1)
 
 
-def zero(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def zero(z, a, p0, p1):
     return type(z)(0)
 
 
-def identity_value(z, p0, p1):  # type: ignore[no-untyped-def]
+def identity_value(z, p0, p1):
     return z
 
 
 define("identity", identity_value, one, zero)
 
 
-def step_value(z, p0, p1):  # type: ignore[no-untyped-def]
+def step_value(z, p0, p1):
     # A neuron fires when its sum reaches the threshold: step(0) = 1.
     T = type(z)
     return where(z >= T(0), T(1), where(z < T(0), T(0), z))
@@ -51,18 +51,18 @@ def step_value(z, p0, p1):  # type: ignore[no-untyped-def]
 define("step", step_value, zero, zero, trainable=False)
 
 
-def sigmoid_value(z, p0, p1):  # type: ignore[no-untyped-def]
+def sigmoid_value(z, p0, p1):
     return sigmoid(z)
 
 
-def sigmoid_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def sigmoid_slope(z, a, p0, p1):
     # From the smaller of s and 1 - s: a * (1 - a) loses all digits where a rounds to 1.
     e = exp(-abs(z))
     s = e / (type(z)(1) + e)
     return s * (type(z)(1) - s)
 
 
-def sigmoid_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def sigmoid_curvature(z, a, p0, p1):
     e = exp(-abs(z))
     s = e / (type(z)(1) + e)
     return s * (type(z)(1) - s) * (type(z)(1) - (a + a))
@@ -71,12 +71,12 @@ def sigmoid_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
 define("sigmoid", sigmoid_value, sigmoid_slope, sigmoid_curvature)
 
 
-def hard_sigmoid_value(z, p0, p1):  # type: ignore[no-untyped-def]
+def hard_sigmoid_value(z, p0, p1):
     T = type(z)
     return where(z <= T(-3), T(0), where(z >= T(3), T(1), (z + T(3)) * T(1 / 6)))
 
 
-def hard_sigmoid_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def hard_sigmoid_slope(z, a, p0, p1):
     T = type(z)
     return where(abs(z) < T(3), T(1 / 6), T(0))
 
@@ -84,26 +84,26 @@ def hard_sigmoid_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
 define("hard_sigmoid", hard_sigmoid_value, hard_sigmoid_slope, zero)
 
 
-def tanh_value(z, p0, p1):  # type: ignore[no-untyped-def]
+def tanh_value(z, p0, p1):
     return tanh(z)
 
 
-def tanh_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def tanh_slope(z, a, p0, p1):
     return (type(z)(1) - a) * (type(z)(1) + a)
 
 
-def tanh_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def tanh_curvature(z, a, p0, p1):
     return -(a + a) * ((type(z)(1) - a) * (type(z)(1) + a))
 
 
 define("tanh", tanh_value, tanh_slope, tanh_curvature)
 
 
-def hard_tanh_value(z, p0, p1):  # type: ignore[no-untyped-def]
+def hard_tanh_value(z, p0, p1):
     return where(z < p0, p0, where(z > p1, p1, z))
 
 
-def hard_tanh_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def hard_tanh_slope(z, a, p0, p1):
     T = type(z)
     return where(z > p0, where(z < p1, T(1), T(0)), T(0))
 
@@ -111,12 +111,12 @@ def hard_tanh_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
 define("hard_tanh", hard_tanh_value, hard_tanh_slope, zero, parameters=_LIMITS)
 
 
-def relu_value(z, p0, p1):  # type: ignore[no-untyped-def]
+def relu_value(z, p0, p1):
     T = type(z)
     return where(z < T(0), T(0), z)
 
 
-def relu_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def relu_slope(z, a, p0, p1):
     T = type(z)
     return where(a > T(0), T(1), T(0))
 
@@ -124,12 +124,12 @@ def relu_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
 define("relu", relu_value, relu_slope, zero, gate=True)
 
 
-def relu6_value(z, p0, p1):  # type: ignore[no-untyped-def]
+def relu6_value(z, p0, p1):
     T = type(z)
     return where(z < T(0), T(0), where(z > T(6), T(6), z))
 
 
-def relu6_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def relu6_slope(z, a, p0, p1):
     T = type(z)
     return where(z > T(0), where(z < T(6), T(1), T(0)), T(0))
 
@@ -137,11 +137,11 @@ def relu6_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
 define("relu6", relu6_value, relu6_slope, zero)
 
 
-def leaky_relu_value(z, p0, p1):  # type: ignore[no-untyped-def]
+def leaky_relu_value(z, p0, p1):
     return where(z > type(z)(0), z, z * p0)
 
 
-def leaky_relu_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def leaky_relu_slope(z, a, p0, p1):
     T = type(z)
     return where(z > T(0), T(1), p0)
 
@@ -149,16 +149,16 @@ def leaky_relu_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
 define("leaky_relu", leaky_relu_value, leaky_relu_slope, zero, parameters=_NEGATIVE_SLOPE)
 
 
-def elu_value(z, p0, p1):  # type: ignore[no-untyped-def]
+def elu_value(z, p0, p1):
     return where(z > type(z)(0), z, p0 * expm1(z))
 
 
-def elu_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def elu_slope(z, a, p0, p1):
     T = type(z)
     return where(z > T(0), T(1), p0 * exp(z))
 
 
-def elu_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def elu_curvature(z, a, p0, p1):
     T = type(z)
     return where(z >= T(0), T(0), p0 * exp(z))
 
@@ -171,17 +171,17 @@ _SELU_ALPHA = _SELU * 1.6732632423543772848170429916717
 define("elu", elu_value, elu_slope, elu_curvature, parameters=_positive("alpha", 1.0))
 
 
-def selu_value(z, p0, p1):  # type: ignore[no-untyped-def]
+def selu_value(z, p0, p1):
     T = type(z)
     return where(z > T(0), T(_SELU) * z, T(_SELU_ALPHA) * expm1(z))
 
 
-def selu_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def selu_slope(z, a, p0, p1):
     T = type(z)
     return where(z > T(0), T(_SELU), T(_SELU_ALPHA) * exp(z))
 
 
-def selu_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def selu_curvature(z, a, p0, p1):
     T = type(z)
     return where(z >= T(0), T(0), T(_SELU_ALPHA) * exp(z))
 
@@ -189,16 +189,16 @@ def selu_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
 define("selu", selu_value, selu_slope, selu_curvature)
 
 
-def celu_value(z, p0, p1):  # type: ignore[no-untyped-def]
+def celu_value(z, p0, p1):
     return where(z > type(z)(0), z, p0 * expm1(z / p0))
 
 
-def celu_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def celu_slope(z, a, p0, p1):
     T = type(z)
     return where(z > T(0), T(1), exp(z / p0))
 
 
-def celu_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def celu_curvature(z, a, p0, p1):
     T = type(z)
     return where(z >= T(0), T(0), exp(z / p0) / p0)
 
@@ -210,21 +210,21 @@ _INVERSE_SQRT_2PI = (2 * math.pi) ** -0.5
 define("celu", celu_value, celu_slope, celu_curvature, parameters=_positive("alpha", 1.0))
 
 
-def gelu_value(z, p0, p1):  # type: ignore[no-untyped-def]
+def gelu_value(z, p0, p1):
     # Hendrycks, Gimpel, "Gaussian error linear units" (2016): z times the normal distribution function.
     T = type(z)
     x = where(abs(z) > T(40), where(z < T(0), T(-40), T(40)), z)
     return where(z > T(40), z, x * (T(0.5) + T(0.5) * erf(x * T(_SQRT_HALF))))
 
 
-def gelu_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def gelu_slope(z, a, p0, p1):
     T = type(z)
     z = where(abs(z) > T(40), where(z < T(0), T(-40), T(40)), z)
     density = T(_INVERSE_SQRT_2PI) * exp(T(-0.5) * (z * z))
     return T(0.5) + T(0.5) * erf(z * T(_SQRT_HALF)) + z * density
 
 
-def gelu_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def gelu_curvature(z, a, p0, p1):
     T = type(z)
     z = where(abs(z) > T(40), T(40), z)
     return T(_INVERSE_SQRT_2PI) * exp(T(-0.5) * (z * z)) * (T(2) - z * z)
@@ -238,13 +238,13 @@ _GELU_CUBIC = _GELU_LINEAR * 0.044715
 define("gelu", gelu_value, gelu_slope, gelu_curvature)
 
 
-def gelu_tanh_value(z, p0, p1):  # type: ignore[no-untyped-def]
+def gelu_tanh_value(z, p0, p1):
     T = type(z)
     x = where(abs(z) > T(40), where(z < T(0), T(-40), T(40)), z)
     return where(z > T(40), z, x * sigmoid(x * (T(_GELU_LINEAR) + T(_GELU_CUBIC) * (x * x))))
 
 
-def gelu_tanh_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def gelu_tanh_slope(z, a, p0, p1):
     T = type(z)
     z = where(abs(z) > T(40), where(z < T(0), T(-40), T(40)), z)
     v = z * (T(_GELU_LINEAR) + T(_GELU_CUBIC) * (z * z))
@@ -254,7 +254,7 @@ def gelu_tanh_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
     return sigmoid(v) + z * (s * (T(1) - s)) * dv
 
 
-def gelu_tanh_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def gelu_tanh_curvature(z, a, p0, p1):
     T = type(z)
     z = where(abs(z) > T(40), where(z < T(0), T(-40), T(40)), z)
     v = z * (T(_GELU_LINEAR) + T(_GELU_CUBIC) * (z * z))
@@ -269,13 +269,13 @@ def gelu_tanh_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
 define("gelu_tanh", gelu_tanh_value, gelu_tanh_slope, gelu_tanh_curvature)
 
 
-def silu_value(z, p0, p1):  # type: ignore[no-untyped-def]
+def silu_value(z, p0, p1):
     T = type(z)
     x = where(abs(z) > T(1000), where(z < T(0), T(-1000), T(1000)), z)
     return where(z > T(1000), z, x * sigmoid(x))
 
 
-def silu_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def silu_slope(z, a, p0, p1):
     T = type(z)
     z = where(abs(z) > T(1000), where(z < T(0), T(-1000), T(1000)), z)
     e = exp(-abs(z))
@@ -283,7 +283,7 @@ def silu_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
     return sigmoid(z) + z * (s * (T(1) - s))
 
 
-def silu_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def silu_curvature(z, a, p0, p1):
     T = type(z)
     z = where(abs(z) > T(1000), where(z < T(0), T(-1000), T(1000)), z)
     e = exp(-abs(z))
@@ -298,7 +298,7 @@ def silu_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
 define("silu", silu_value, silu_slope, silu_curvature)
 
 
-def mish_value(z, p0, p1):  # type: ignore[no-untyped-def]
+def mish_value(z, p0, p1):
     T = type(z)
     z = where(z < T(-1000), T(-1000), z)
     e = exp(where(z > T(25), T(25), z))
@@ -306,7 +306,7 @@ def mish_value(z, p0, p1):  # type: ignore[no-untyped-def]
     return z * (n / (n + T(2)))
 
 
-def mish_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def mish_slope(z, a, p0, p1):
     T = type(z)
     z = where(z < T(-1000), T(-1000), z)
     bounded = where(z > T(25), T(25), z)
@@ -316,7 +316,7 @@ def mish_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
     return n * inverse + bounded * (T(4) * (e * inverse) * ((T(1) + e) * inverse))
 
 
-def mish_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def mish_curvature(z, a, p0, p1):
     T = type(z)
     z = where(z < T(-1000), T(-1000), where(z > T(1000), T(1000), z))
     e = exp(where(z > T(25), T(25), z))
@@ -329,15 +329,15 @@ def mish_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
 define("mish", mish_value, mish_slope, mish_curvature)
 
 
-def softplus_value(z, p0, p1):  # type: ignore[no-untyped-def]
+def softplus_value(z, p0, p1):
     return softplus(z * p0) / p0
 
 
-def softplus_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def softplus_slope(z, a, p0, p1):
     return sigmoid(z * p0)
 
 
-def softplus_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def softplus_curvature(z, a, p0, p1):
     e = exp(-abs(z * p0))
     s = e / (type(z)(1) + e)
     return p0 * (s * (type(z)(1) - s))
@@ -346,18 +346,18 @@ def softplus_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
 define("softplus", softplus_value, softplus_slope, softplus_curvature, parameters=_positive("beta", 1.0))
 
 
-def softsign_value(z, p0, p1):  # type: ignore[no-untyped-def]
+def softsign_value(z, p0, p1):
     T = type(z)
     z = where(abs(z) > T(1e30), where(z < T(0), T(-1e30), T(1e30)), z)
     return z / (T(1) + abs(z))
 
 
-def softsign_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def softsign_slope(z, a, p0, p1):
     inverse = type(z)(1) / (type(z)(1) + abs(z))
     return inverse * inverse
 
 
-def softsign_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def softsign_curvature(z, a, p0, p1):
     T = type(z)
     inverse = T(1) / (T(1) + abs(z))
     return where(z > T(0), T(-2), where(z < T(0), T(2), T(0))) * (inverse * inverse * inverse)
@@ -366,17 +366,17 @@ def softsign_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
 define("softsign", softsign_value, softsign_slope, softsign_curvature)
 
 
-def hard_swish_value(z, p0, p1):  # type: ignore[no-untyped-def]
+def hard_swish_value(z, p0, p1):
     T = type(z)
     return where(z <= T(-3), T(0), where(z >= T(3), z, z * (z + T(3)) * T(1 / 6)))
 
 
-def hard_swish_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def hard_swish_slope(z, a, p0, p1):
     T = type(z)
     return where(z <= T(-3), T(0), where(z >= T(3), T(1), z * T(1 / 3) + T(0.5)))
 
 
-def hard_swish_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def hard_swish_curvature(z, a, p0, p1):
     T = type(z)
     return where(abs(z) < T(3), T(1 / 3), T(0))
 
@@ -387,14 +387,14 @@ def hard_swish_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
 define("hard_swish", hard_swish_value, hard_swish_slope, hard_swish_curvature)
 
 
-def squareplus_value(z, p0, p1):  # type: ignore[no-untyped-def]
+def squareplus_value(z, p0, p1):
     T = type(z)
     x = where(abs(z) > T(1e12), T(1e12), abs(z))
     q = x + sqrt(x * x + p0)
     return where(z > T(1e12), z, T(0.5) * where(z < T(0), p0 / q, q))
 
 
-def squareplus_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def squareplus_slope(z, a, p0, p1):
     T = type(z)
     x = where(abs(z) > T(1e12), T(1e12), abs(z))
     r = sqrt(x * x + p0)
@@ -402,7 +402,7 @@ def squareplus_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
     return T(0.5) * (where(z < T(0), p0 / q, q) / r)
 
 
-def squareplus_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def squareplus_curvature(z, a, p0, p1):
     T = type(z)
     square = z * z + p0
     return T(0.5) * p0 / (square * sqrt(square))
@@ -411,43 +411,43 @@ def squareplus_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
 define("squareplus", squareplus_value, squareplus_slope, squareplus_curvature, parameters=_positive("b", 4.0))
 
 
-def exponential_value(z, p0, p1):  # type: ignore[no-untyped-def]
+def exponential_value(z, p0, p1):
     return exp(z)
 
 
-def same(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def same(z, a, p0, p1):
     return a
 
 
 define("exponential", exponential_value, same, same)
 
 
-def sine_value(z, p0, p1):  # type: ignore[no-untyped-def]
+def sine_value(z, p0, p1):
     return sin(z)
 
 
-def sine_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def sine_slope(z, a, p0, p1):
     return cos(z)
 
 
-def sine_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def sine_curvature(z, a, p0, p1):
     return -a
 
 
 define("sine", sine_value, sine_slope, sine_curvature)
 
 
-def gaussian_value(z, p0, p1):  # type: ignore[no-untyped-def]
+def gaussian_value(z, p0, p1):
     return exp(-(z * z))
 
 
-def gaussian_slope(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def gaussian_slope(z, a, p0, p1):
     T = type(z)
     z = where(abs(z) > T(100), where(z < T(0), T(-100), T(100)), z)
     return -(z + z) * a
 
 
-def gaussian_curvature(z, a, p0, p1):  # type: ignore[no-untyped-def]
+def gaussian_curvature(z, a, p0, p1):
     T = type(z)
     z = where(abs(z) > T(100), T(100), z)
     return (T(4) * (z * z) - T(2)) * a

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from llvmlite import ir
-from numba.extending import intrinsic as numba_intrinsic
 
-from fastnn._jit import scalar
+from fastnn._jit import intrinsic, scalar
 from fastnn._math import exp, log
 from fastnn.activations._base import define
 from fastnn.activations._kernels import copy
 
-# Typed as Any: what it makes is called by compiled code, with fewer arguments than its Python signature.
-intrinsic: Any = numba_intrinsic
-
 
 @intrinsic
-def _larger(typingctx, a, b):  # type: ignore[no-untyped-def]
+def _larger(typingctx, a, b):
     """The larger number, NaN if one is: a comparison and a select would not be vectorised as a reduction."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         kind = args[0].type
         function = builder.module.declare_intrinsic("llvm.maximum", [kind], ir.FunctionType(kind, [kind, kind]))
         return builder.call(function, args)
@@ -29,7 +23,7 @@ def _larger(typingctx, a, b):  # type: ignore[no-untyped-def]
 
 
 @scalar
-def _subtract_largest(z, a, rows, cols, ld, padding):  # type: ignore[no-untyped-def]
+def _subtract_largest(z, a, rows, cols, ld, padding):
     """``a = z - max(z)`` row by row, ``padding`` beyond the columns."""
     copy(a, z, 0, rows * ld)
     for start in range(0, rows * ld, ld):
@@ -42,7 +36,7 @@ def _subtract_largest(z, a, rows, cols, ld, padding):  # type: ignore[no-untyped
             a[j] = padding
 
 
-def _softmax_value(z, a, rows, cols, ld, params):  # type: ignore[no-untyped-def]
+def _softmax_value(z, a, rows, cols, ld, params):
     T = type(params[0])
     _subtract_largest(z, a, rows, cols, ld, T(-1000))
     for i in range(rows * ld):  # one long loop: ten classes alone would not fill a vector
@@ -56,7 +50,7 @@ def _softmax_value(z, a, rows, cols, ld, params):  # type: ignore[no-untyped-def
             a[j] *= scale
 
 
-def _softmax_backward(a, d, rows, cols, ld, params):  # type: ignore[no-untyped-def]
+def _softmax_backward(a, d, rows, cols, ld, params):
     # dz = a * (d - a.d); the Jacobian is symmetric, so the same function maps tangents.
     for start in range(0, rows * ld, ld):
         inner = type(params[0])(0)
@@ -66,7 +60,7 @@ def _softmax_backward(a, d, rows, cols, ld, params):  # type: ignore[no-untyped-
             d[j] = a[j] * (d[j] - inner)
 
 
-def _softmax_tangent_backward(a, ra, d, rd, rows, cols, ld, params):  # type: ignore[no-untyped-def]
+def _softmax_tangent_backward(a, ra, d, rd, rows, cols, ld, params):
     T = type(params[0])
     for start in range(0, rows * ld, ld):
         inner, tangent = T(0), T(0)
@@ -83,7 +77,7 @@ define(
 )
 
 
-def _log_softmax_value(z, a, rows, cols, ld, params):  # type: ignore[no-untyped-def]
+def _log_softmax_value(z, a, rows, cols, ld, params):
     T = type(params[0])
     _subtract_largest(z, a, rows, cols, ld, T(0))
     for start in range(0, rows * ld, ld):
@@ -95,7 +89,7 @@ def _log_softmax_value(z, a, rows, cols, ld, params):  # type: ignore[no-untyped
             a[j] -= shift
 
 
-def _log_softmax_backward(a, d, rows, cols, ld, params):  # type: ignore[no-untyped-def]
+def _log_softmax_backward(a, d, rows, cols, ld, params):
     # dz = d - softmax * sum(d)
     for start in range(0, rows * ld, ld):
         total = type(params[0])(0)
@@ -105,7 +99,7 @@ def _log_softmax_backward(a, d, rows, cols, ld, params):  # type: ignore[no-unty
             d[j] -= exp(a[j]) * total
 
 
-def _log_softmax_tangent(a, ra, rows, cols, ld, params):  # type: ignore[no-untyped-def]
+def _log_softmax_tangent(a, ra, rows, cols, ld, params):
     # ra = rz - softmax . rz
     for start in range(0, rows * ld, ld):
         inner = type(params[0])(0)
@@ -115,7 +109,7 @@ def _log_softmax_tangent(a, ra, rows, cols, ld, params):  # type: ignore[no-unty
             ra[j] -= inner
 
 
-def _log_softmax_tangent_backward(a, ra, d, rd, rows, cols, ld, params):  # type: ignore[no-untyped-def]
+def _log_softmax_tangent_backward(a, ra, d, rd, rows, cols, ld, params):
     T = type(params[0])
     for start in range(0, rows * ld, ld):
         total, tangent = T(0), T(0)

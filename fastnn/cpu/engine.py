@@ -221,7 +221,9 @@ class Engine:
         work = self._work(objective.x.shape[0], objective.y.shape[1], whole=training and self.plan.whole_batch)
         natives = np.append(self._natives, 0)
         natives[steps.LOSS] = objective.resolved.native.address(self.dtype)
-        natives[second.LOSS_TANGENT] = objective.resolved.tangent_native.address(self.dtype)
+        tangent = objective.resolved.tangent_native
+        assert tangent is not None, "the network has checked that the loss has a second derivative"
+        natives[second.LOSS_TANGENT] = tangent.address(self.dtype)
         work = work._replace(natives=natives, running=self._running.copy())
         work.loss_reals[:] = objective.resolved.parameter_values
         work.weights[:] = 1
@@ -263,9 +265,7 @@ class Training:
         clips = [dtype.type(np.inf if c is None else c) for c in (optimizer.clip_value, optimizer.clip_norm)]
         self._opt = steps.Optimization(slots, state.scalars, optimizer.hyper, np.zeros(12, dtype), *clips)
 
-    def run(
-        self, order: np.ndarray, first_row: int, n_steps: int, step: int
-    ) -> tuple[int, np.ndarray, np.ndarray]:
+    def run(self, order: np.ndarray, first_row: int, n_steps: int, step: int) -> tuple[int, np.ndarray, np.ndarray]:
         """``n_steps`` steps from row ``first_row`` of ``order`` (empty: rows in their order).
 
         Returns how many were done (fewer if a loss was not finite), and each step's loss and total weight.

@@ -28,7 +28,7 @@ def _make_panel(vecs: int, masked: bool) -> Any:
     big, half, one = (make_tile(rows, vecs, masked) for rows in (TILE_ROWS, _HALF_ROWS, 1))
 
     @scalar
-    def panel(m, k, a, a_row, a_col, b, ldb, c, ldc, init, ldi, chained, epilogue, e, lde, low, last):  # type: ignore[no-untyped-def]
+    def panel(m, k, a, a_row, a_col, b, ldb, c, ldc, init, ldi, chained, epilogue, e, lde, low, last):
         i = 0
         while m - i >= TILE_ROWS:
             ai, ci, si, ei = shift(a, i * a_row), shift(c, i * ldc), shift(init, i * ldi), shift(e, i * lde)
@@ -51,7 +51,7 @@ _two_masked = _make_panel(2, masked=True)
 _one_masked = _make_panel(1, masked=True)
 
 
-def _gemm(m, n, k, a, a_row, a_col, b, ldb, c, ldc, init, ldi, chained, epilogue, e, lde, low):  # type: ignore[no-untyped-def]
+def _gemm(m, n, k, a, a_row, a_col, b, ldb, c, ldc, init, ldi, chained, epilogue, e, lde, low):
     lanes = lanes_of(low)
     j = 0
     while j < n:

@@ -1,7 +1,8 @@
 """Batch and layer normalisation, forwards and backwards.
 
-Both write ``out = gain * xhat + bias`` with ``xhat = (x - mean) / sqrt(variance + eps)``, the biased variance; they differ
-in the axis. Batch normalisation in training needs the whole batch at once, so a plan that holds one is not walked in pieces.
+Both write ``out = gain * xhat + bias`` with ``xhat = (x - mean) / sqrt(variance + eps)``, the biased variance; they
+differ in the axis. Batch normalisation in training needs the whole batch at once, so a plan that holds one is not
+walked in pieces.
 
 References: Ioffe and Szegedy (2015), arXiv:1502.03167; Ba, Kiros and Hinton (2016), arXiv:1607.06450.
 """
@@ -24,12 +25,16 @@ def norm_forward_arguments(real: Any) -> tuple[Any, ...]:
 
 
 def norm_backward_arguments(real: Any) -> tuple[Any, ...]:
-    """(d_out, ld_out, d_in, ld_in, xhat, inverse, gain, d_gain, d_bias, rows, cols, training, learn, accumulate, want)."""
+    """(d_out, ld_out, d_in, ld_in, xhat, inverse, gain, d_gain, d_bias, rows, cols, and four flags).
+
+    The flags are training, ``learn``: write d_gain and d_bias, ``accumulate``: or rather add to them, and ``want``:
+    write d_in.
+    """
     p, n = types.CPointer(real), types.int64
     return (p, n, p, n, p, p, p, p, p, n, n, n, n, n, n)
 
 
-def _batch_forward(src, ld_in, out, ld_out, xhat, inverse, gain, bias, running, rows, cols, momentum, eps, training):  # type: ignore[no-untyped-def]
+def _batch_forward(src, ld_in, out, ld_out, xhat, inverse, gain, bias, running, rows, cols, momentum, eps, training):
     T = type(eps)
     variance = shift(running, cols)
     count = T(rows)
@@ -59,7 +64,7 @@ def _batch_forward(src, ld_in, out, ld_out, xhat, inverse, gain, bias, running, 
 
 def _batch_backward(
     d_out, ld_out, d_in, ld_in, xhat, inverse, gain, d_gain, d_bias, rows, cols, training, learn, accumulate, want
-):  # type: ignore[no-untyped-def]
+):
     T = type(gain[0])
     count = T(rows)
     for j in range(cols):
@@ -81,7 +86,7 @@ def _batch_backward(
                 d_in[i * ld_in + j] = factor * (d_out[q] - mean_d - xhat[q] * mean_dx)
 
 
-def _layer_forward(src, ld_in, out, ld_out, xhat, inverse, gain, bias, running, rows, cols, momentum, eps, training):  # type: ignore[no-untyped-def]
+def _layer_forward(src, ld_in, out, ld_out, xhat, inverse, gain, bias, running, rows, cols, momentum, eps, training):
     T = type(eps)
     count = T(cols)
     for i in range(rows):
@@ -103,7 +108,7 @@ def _layer_forward(src, ld_in, out, ld_out, xhat, inverse, gain, bias, running, 
 
 def _layer_backward(
     d_out, ld_out, d_in, ld_in, xhat, inverse, gain, d_gain, d_bias, rows, cols, training, learn, accumulate, want
-):  # type: ignore[no-untyped-def]
+):
     T = type(gain[0])
     count = T(cols)
     if learn != 0 and accumulate == 0:

@@ -1,7 +1,7 @@
 """Hessian-vector products: Pearlmutter's R operator carried through a plan.
 
-For a direction v in the parameters, R{q} is the derivative of q along v. A forward pass carries R{a} beside a, a backward
-pass R{d} beside d, and R{gradient} is the Hessian times v: exact, at the price of a few gradients.
+For a direction v in the parameters, R{q} is the derivative of q along v. A forward pass carries R{a} beside a, a
+backward pass R{d} beside d, and R{gradient} is the Hessian times v: exact, at the price of a few gradients.
 
 The tangents use a second workspace of the same layout: R{a} in the OUT slots, R{d} in the D_OUT slots, and in the SLOPE
 slots f''(z) R{z} for activations or R{xhat} for normalisations.
@@ -50,14 +50,14 @@ class Tangents(NamedTuple):
 
 
 @scalar
-def _product(address: Any, m: Any, n: Any, k: Any, a: Any, a_row: Any, a_col: Any, b: Any, c: Any, ldc: Any, add: Any) -> None:
-    """C (m, n) = [C +] A @ B for a B without padding."""
+def _product(address, m, n, k, a, a_row, a_col, b, ldb, c, ldc, add):
+    """C (m, n) = [C +] A @ B."""
     low = type(c[0])(-np.inf)
-    call_gemm(address, (m, n, k, a, a_row, a_col, b, n, c, ldc, c, ldc, add, row.CLAMP, c, 0, low))
+    call_gemm(address, (m, n, k, a, a_row, a_col, b, ldb, c, ldc, c, ldc, add, row.CLAMP, c, 0, low))
 
 
 @scalar
-def _forward_norm(q: Any, w: Any, t: Any, rx: Any, ld_in: Any, has_rx: Any, rows: Any, piece: Any, training: Any) -> None:
+def _forward_norm(q, w, t, rx, ld_in, has_rx, rows, piece, training):
     """R{y} of a normalisation, and R{xhat} and R{1/deviation} for the way back."""
     T = type(w.reals[0])
     cols, ld = q[row.N_OUT], q[row.LD_OUT]
@@ -89,7 +89,7 @@ def _forward_norm(q: Any, w: Any, t: Any, rx: Any, ld_in: Any, has_rx: Any, rows
 
 
 @scalar
-def _backward_norm(q: Any, w: Any, t: Any, rows: Any, piece: Any, training: Any, want: Any) -> None:
+def _backward_norm(q, w, t, rows, piece, training, want):
     """R{d gain}, R{d bias} (added), d and R{d} of the input."""
     T = type(w.reals[0])
     cols, ld, ld_in = q[row.N_OUT], q[row.LD_OUT], q[row.LD_IN]
@@ -135,7 +135,7 @@ def _backward_norm(q: Any, w: Any, t: Any, rows: Any, piece: Any, training: Any,
 
 
 @scalar
-def _forward_row(q: Any, act: Any, w: Any, t: Any, x: Any, ldx: Any, rows: Any, piece: Any, training: Any) -> None:
+def _forward_row(q, act, w, t, x, ldx, rows, piece, training):
     """R{a} of one row; the forward pass itself has been done."""
     T = type(w.reals[0])
     kind, n_in, n_out, ld = q[row.KIND], q[row.N_IN], q[row.N_OUT], q[row.LD_OUT]
@@ -145,12 +145,12 @@ def _forward_row(q: Any, act: Any, w: Any, t: Any, x: Any, ldx: Any, rows: Any, 
     if kind == row.DENSE:
         a_in, ld_a = (pointer(w.space, q[row.IN] * piece), ld_in) if has_tangent else (x, ldx)
         theta, direction = pointer(w.theta, q[row.W]), pointer(t.direction, q[row.W])
-        _product(q[row.GEMM], rows, n_out, n_in, a_in, ld_a, 1, direction, ra, ld, 0)
+        _product(q[row.GEMM], rows, n_out, n_in, a_in, ld_a, 1, direction, n_out, ra, ld, 0)
         if has_tangent:
-            _product(q[row.GEMM], rows, n_out, n_in, ra_in, ld_in, 1, theta, ra, ld, 1)
+            _product(q[row.GEMM], rows, n_out, n_in, ra_in, ld_in, 1, theta, n_out, ra, ld, 1)
         z = pointer(t.space, q[row.D_OUT] * piece)  # free until the way back
         if act == row.ELEMENTWISE:
-            _product(q[row.GEMM], rows, n_out, n_in, a_in, ld_a, 1, theta, z, ld, 0)
+            _product(q[row.GEMM], rows, n_out, n_in, a_in, ld_a, 1, theta, n_out, z, ld, 0)
         if q[row.B] >= 0:
             for i in range(rows):
                 for j in range(n_out):
@@ -195,7 +195,7 @@ def _forward_row(q: Any, act: Any, w: Any, t: Any, x: Any, ldx: Any, rows: Any, 
 
 
 @scalar
-def _backward_row(q: Any, act: Any, w: Any, t: Any, x: Any, ldx: Any, rows: Any, piece: Any, training: Any) -> None:
+def _backward_row(q, act, w, t, x, ldx, rows, piece, training):
     """d and R{d} of the row's input from those of its output; R{gradient} is added up in ``t.product``."""
     T = type(w.reals[0])
     kind, n_in, n_out, ld = q[row.KIND], q[row.N_IN], q[row.N_OUT], q[row.LD_OUT]
@@ -221,22 +221,19 @@ def _backward_row(q: Any, act: Any, w: Any, t: Any, x: Any, ldx: Any, rows: Any,
         has_tangent = q[row.IN] >= 0
         a_in, ld_a = (pointer(w.space, q[row.IN] * piece), ld_in) if has_tangent else (x, ldx)
         out = pointer(t.product, q[row.W])
-        low = T(-np.inf)
-        call_gemm(q[row.GEMM], (n_in, n_out, rows, a_in, 1, ld_a, rd, ld, out, n_out, out, n_out, 1, row.CLAMP, out, 0, low))
+        _product(q[row.GEMM], n_in, n_out, rows, a_in, 1, ld_a, rd, ld, out, n_out, 1)
         if has_tangent:
             ra_in = pointer(t.space, q[row.IN] * piece)
-            call_gemm(
-                q[row.GEMM], (n_in, n_out, rows, ra_in, 1, ld_in, d, ld, out, n_out, out, n_out, 1, row.CLAMP, out, 0, low)
-            )
+            _product(q[row.GEMM], n_in, n_out, rows, ra_in, 1, ld_in, d, ld, out, n_out, 1)
         if q[row.B] >= 0:
             bias_gradient(rd, ld, rows, n_out, pointer(t.product, q[row.B]), 1)
         if want:
             w_t, v_t = pointer(w.shared, q[row.W_T]), pointer(t.shared, q[row.W_T])
             transpose(pointer(w.theta, q[row.W]), n_in, n_out, w_t)
             transpose(pointer(t.direction, q[row.W]), n_in, n_out, v_t)
-            _product(q[row.GEMM], rows, n_in, n_out, d, ld, 1, w_t, d_in, ld_in, 0)
-            _product(q[row.GEMM], rows, n_in, n_out, rd, ld, 1, w_t, rd_in, ld_in, 0)
-            _product(q[row.GEMM], rows, n_in, n_out, d, ld, 1, v_t, rd_in, ld_in, 1)
+            _product(q[row.GEMM], rows, n_in, n_out, d, ld, 1, w_t, n_in, d_in, ld_in, 0)
+            _product(q[row.GEMM], rows, n_in, n_out, rd, ld, 1, w_t, n_in, rd_in, ld_in, 0)
+            _product(q[row.GEMM], rows, n_in, n_out, d, ld, 1, v_t, n_in, rd_in, ld_in, 1)
     elif kind == row.BATCH_NORM or kind == row.LAYER_NORM:
         _backward_norm(q, w, t, rows, piece, training, want)
     elif want:
@@ -257,7 +254,7 @@ def _backward_row(q: Any, act: Any, w: Any, t: Any, x: Any, ldx: Any, rows: Any,
 
 
 @kernel
-def hessian_vector_product(w: Any, t: Any, data: Any, training: int, key: Any) -> None:
+def hessian_vector_product(w, t, data, training, key):
     """``t.product`` = Hessian of the mean loss over all rows, penalties included, times ``t.direction``."""
     T = type(w.reals[0])
     n, n_in, y_cols = data.x.shape[0], data.x.shape[1], data.y.shape[1]

@@ -13,8 +13,8 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
+from fastnn._jit import intrinsic
 from fastnn._rows import GATE, SCALE
 
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
@@ -40,13 +40,12 @@ def lanes(itemsize: int) -> int:
     return VECTOR_BYTES // itemsize
 
 
-
 @intrinsic
 def pointer(typingctx: Any, array: Any, offset: Any) -> Any:
     """``&array[offset]`` of a contiguous array, in elements; no bounds are checked."""
     signature = types.CPointer(array.dtype)(array, types.int64)
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         struct = cgutils.create_struct_proxy(sig.args[0])(context, builder, args[0])
         return builder.gep(struct.data, [args[1]])
 
@@ -58,7 +57,7 @@ def shift(typingctx: Any, base: Any, offset: Any) -> Any:
     """``base + offset`` of a pointer, in elements."""
     signature = base(base, types.int64)
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         return builder.gep(args[0], [args[1]])
 
     return signature, codegen
@@ -119,31 +118,29 @@ class _Vectors:
 def make_tile(rows: int, vecs: int, masked: bool) -> Any:
     """Make ``tile(k, a, a_row, a_col, b, ldb, c, ldc, init, ldi, chained, epilogue, e, lde, low, last)``.
 
-    ``C[rows, vecs * lanes] = epilogue(init + A @ B)`` where ``A[i, p]`` lies at ``a + i * a_row + p * a_col`` (so A may be
-    read transposed) and B and C are row-major. ``chained``: start from ``init[i * ldi + j]`` (ldi = 0: one bias row for
-    all), else from zero. Epilogues: CLAMP ``max(c, low)`` with NaN kept, GATE ``c where e > 0 else 0``, SCALE ``c * e``.
-    If ``masked``, only the first ``last`` lanes of the last vector exist. ``k >= 1``.
+    ``C[rows, vecs * lanes] = epilogue(init + A @ B)`` where ``A[i, p]`` lies at ``a + i * a_row + p * a_col`` (so A may
+    be read transposed) and B and C are row-major. ``chained``: start from ``init[i * ldi + j]`` (ldi = 0: one bias row
+    for all), else from zero. Epilogues, with NaN kept: CLAMP ``max(c, low)``, GATE ``c where e > 0 else 0``,
+    SCALE ``c * e``. If ``masked``, only the first ``last`` lanes of the last vector exist. ``k >= 1``.
     """
 
     @intrinsic
-    def tile(
-        typingctx, k, a, a_row, a_col, b, ldb, c, ldc, init, ldi, chained, epilogue, e, lde, low, last
-    ):  # type: ignore[no-untyped-def]
+    def tile(typingctx, k, a, a_row, a_col, b, ldb, c, ldc, init, ldi, chained, epilogue, e, lde, low, last):
         n = types.int64
         signature = types.void(n, a, n, n, a, n, a, n, a, n, n, n, a, n, a.dtype, n)
 
-        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, sig, args):
             k, a, a_row, a_col, b, ldb, c, ldc, init, ldi, chained, epilogue, e, lde, low, last = args
             v = _Vectors(builder, sig.args[1].dtype)
             mask = v.first(last) if masked else None
 
-            def column(j):  # type: ignore[no-untyped-def]
+            def column(j):
                 return ir.Constant(I64, j * v.lanes)
 
-            def mask_of(j):  # type: ignore[no-untyped-def]
+            def mask_of(j):
                 return mask if j == vecs - 1 else None
 
-            def block_of(base, ld):  # type: ignore[no-untyped-def]
+            def block_of(base, ld):
                 """Pointers to the tile's vectors in a row-major matrix."""
                 out = []
                 for i in range(rows):
@@ -201,7 +198,9 @@ def make_tile(rows: int, vecs: int, masked: bool) -> Any:
             builder.branch(blocks["end"])
 
             builder.position_at_end(blocks["scale"])
-            scaled = [builder.fmul(value, v.load(at, m)) for value, (at, m) in zip(updated, block_of(e, lde), strict=True)]
+            scaled = [
+                builder.fmul(value, v.load(at, m)) for value, (at, m) in zip(updated, block_of(e, lde), strict=True)
+            ]
             builder.branch(blocks["end"])
 
             builder.position_at_end(blocks["end"])
@@ -227,7 +226,7 @@ def make_tile(rows: int, vecs: int, masked: bool) -> Any:
 def lanes_of(typingctx: Any, number: Any) -> Any:
     """Elements of this number's type in one vector: a constant inside a kernel."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         return ir.Constant(I64, lanes(number.bitwidth // 8))
 
     return types.int64(number), codegen

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastnn import _rows as row
 from fastnn._jit import kernel, native_call, scalar
-from fastnn.cpu.simd import pointer, shift
+from fastnn.cpu.simd import pointer
 from fastnn.cpu.walk import call_backward, call_forward, mix
 from fastnn.losses import LOSS_ARGUMENTS
 from fastnn.optimizers import BEGIN_ARGUMENTS, UPDATE_ARGUMENTS
@@ -61,7 +61,7 @@ class Batches(NamedTuple):
 
 
 @scalar
-def _gather(x: Any, order: Any, start: Any, rows: Any, out: Any) -> None:
+def _gather(x, order, start, rows, out):
     cols = x.shape[1]
     for i in range(rows):
         src = x[order[start + i]]
@@ -71,7 +71,7 @@ def _gather(x: Any, order: Any, start: Any, rows: Any, out: Any) -> None:
 
 
 @scalar
-def _total_weight(data: Any, start: Any, count: Any, T: Any) -> Any:
+def _total_weight(data, start, count, T):
     if data.weights.size == 0:
         return T(count)
     total = T(0)
@@ -81,8 +81,8 @@ def _total_weight(data: Any, start: Any, count: Any, T: Any) -> Any:
 
 
 @scalar
-def _batch(work: Any, data: Any, start: Any, count: Any, mode: Any, key: Any, learn: Any, want_dx: Any, dx: Any) -> Any:
-    """Mean loss and total weight of rows ``start : start + count``; gradients into ``work.gradient`` and ``dx`` (count, I)."""
+def _batch(work, data, start, count, mode, key, learn, want_dx, dx):
+    """Mean loss and total weight of ``count`` rows from ``start``; gradients go to ``work.gradient`` and ``dx``."""
     T = type(work.reals[0])
     n_rows, n_in, y_cols = work.plan.shape[0], data.x.shape[1], data.y.shape[1]
     piece = work.row_losses.size
@@ -137,7 +137,7 @@ def _batch(work: Any, data: Any, start: Any, count: Any, mode: Any, key: Any, le
 
 
 @scalar
-def _penalty(work: Any, learn: Any) -> Any:
+def _penalty(work, learn):
     """Sum of l1 |w| + l2 w^2 over the layers that ask for it; its gradient is added to ``work.gradient``."""
     T = type(work.reals[0])
     total = T(0)
@@ -161,7 +161,7 @@ def _penalty(work: Any, learn: Any) -> Any:
 
 
 @scalar
-def _clip(gradient: Any, clip_value: Any, clip_norm: Any) -> None:
+def _clip(gradient, clip_value, clip_norm):
     """Clip in place, elements first, then the norm (infinity: not at all), as PyTorch's two functions do."""
     T = type(gradient[0])
     if clip_value < T(np.inf):
@@ -192,8 +192,17 @@ class Optimization(NamedTuple):
 
 @kernel
 def train(
-    work: Any, data: Any, opt: Any, rates: Any, batch_size: int, start: int, key: Any, step: int, losses: Any, weights: Any
-) -> int:
+    work,
+    data,
+    opt,
+    rates,
+    batch_size,
+    start,
+    key,
+    step,
+    losses,
+    weights,
+):
     """``len(rates)`` training steps over consecutive batches from row ``start``; writes each step's loss and weight.
 
     Returns the number of steps done: fewer than asked if a loss is not finite, and then the parameters are those
@@ -229,7 +238,7 @@ def train(
 
 
 @kernel
-def loss_and_gradients(work: Any, data: Any, training: int, key: Any, learn: int, want_dx: int, dx: Any) -> Any:
+def loss_and_gradients(work, data, training, key, learn, want_dx, dx):
     """Mean loss (with penalties if ``learn``) over all rows; gradients into ``work.gradient`` and ``dx`` (n, I)."""
     mode = data.mode | (row.TRAINING if training else 0) | (row.KEEP if learn or want_dx else 0)
     loss, _ = _batch(work, data, 0, data.x.shape[0], mode, key, learn, want_dx, dx.reshape(-1))
@@ -239,7 +248,7 @@ def loss_and_gradients(work: Any, data: Any, training: int, key: Any, learn: int
 
 
 @scalar
-def _piece_forward(work: Any, x: Any, done: Any, rows: Any, mode: Any) -> None:
+def _piece_forward(work, x, done, rows, mode):
     call_forward(
         work.natives[FORWARD],
         (
@@ -251,7 +260,7 @@ def _piece_forward(work: Any, x: Any, done: Any, rows: Any, mode: Any) -> None:
 
 
 @kernel
-def predict(work: Any, x: Any, out: Any) -> None:
+def predict(work, x, out):
     """out (n, O) = the network's values for x (n, I)."""
     n, piece = x.shape[0], work.row_losses.size
     q = work.plan[work.plan.shape[0] - 1]
@@ -268,7 +277,7 @@ def predict(work: Any, x: Any, out: Any) -> None:
 
 
 @kernel
-def jacobian(work: Any, x: Any, out: Any) -> None:
+def jacobian(work, x, out):
     """out (n, O, I) = d output / d input: one backward pass an output, seeded with a unit vector."""
     n, piece = x.shape[0], work.row_losses.size
     T = type(work.reals[0])

@@ -14,7 +14,6 @@ from fastnn.cpu.gemm import call_gemm
 from fastnn.cpu.norm import call_norm_backward, call_norm_forward
 from fastnn.cpu.simd import shift
 
-
 _call_value = native_call(VALUE_ARGUMENTS, 0)
 _call_value_and_slope = native_call(FORWARD_ARGUMENTS, 0)
 _call_rowwise_backward = native_call(BACKWARD_ARGUMENTS, 0)
@@ -31,17 +30,18 @@ def forward_arguments(real: Any) -> tuple[Any, ...]:
 
 
 def backward_arguments(real: Any) -> tuple[Any, ...]:
-    """(plan, n_rows, reals, theta, gradient, space, shared, piece, x, ldx, dx, lddx, rows, mode, learn, accumulate, want_dx).
+    """(plan, n_rows, reals, theta, gradient, space, shared, piece, x, ldx, dx, lddx, rows, mode, and three flags).
 
-    Expects a forward pass with KEEP over the same piece, and dLoss/d output in the last row's D_OUT. ``learn``: write the
-    parameters' gradient, or add to it if ``accumulate``. ``want_dx``: write dLoss/d input to ``dx``.
+    Expects a forward pass with KEEP over the same piece, and dLoss/d output in the last row's D_OUT. The flags are
+    ``learn``: write the parameters' gradient, ``accumulate``: or rather add to it, and ``want_dx``: write dLoss/d input
+    to ``dx``.
     """
     p, n = types.CPointer(real), types.int64
     return (types.CPointer(n), n, p, p, p, p, p, n, p, n, p, n, n, n, n, n, n)
 
 
 @scalar
-def mix(key: Any) -> Any:
+def mix(key):
     """Finaliser of SplitMix64 (Steele, Lea and Flood, 2014): a bijection of 64-bit integers with good avalanche."""
     key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -49,7 +49,7 @@ def mix(key: Any) -> Any:
 
 
 @scalar
-def _dropout_row(factor: Any, cols: Any, rate: Any, key: Any) -> None:
+def _dropout_row(factor, cols, rate, key):
     """factor[j] = 0 with probability ``rate``, else 1 / (1 - rate).
 
     A counter-based generator: one hash of the column under the row's key, by the constants of Wellons' lowbias32.
@@ -68,7 +68,7 @@ def _dropout_row(factor: Any, cols: Any, rate: Any, key: Any) -> None:
 
 
 @scalar
-def copy_matrix(src: Any, lds: Any, dst: Any, ldd: Any, rows: Any, cols: Any) -> None:
+def copy_matrix(src, lds, dst, ldd, rows, cols):
     """dst[:rows, :cols] = src[:rows, :cols]."""
     for i in range(rows):
         a, b = shift(src, i * lds), shift(dst, i * ldd)
@@ -77,7 +77,7 @@ def copy_matrix(src: Any, lds: Any, dst: Any, ldd: Any, rows: Any, cols: Any) ->
 
 
 @scalar
-def _add_matrices(a: Any, lda: Any, b: Any, ldb: Any, out: Any, ldo: Any, rows: Any, cols: Any) -> None:
+def _add_matrices(a, lda, b, ldb, out, ldo, rows, cols):
     for i in range(rows):
         p, q, o = shift(a, i * lda), shift(b, i * ldb), shift(out, i * ldo)
         for j in range(cols):
@@ -85,7 +85,7 @@ def _add_matrices(a: Any, lda: Any, b: Any, ldb: Any, out: Any, ldo: Any, rows: 
 
 
 @scalar
-def _multiply(d: Any, factor: Any, ld: Any, out: Any, ldo: Any, rows: Any, cols: Any) -> None:
+def _multiply(d, factor, ld, out, ldo, rows, cols):
     for i in range(rows):
         p, q, o = shift(d, i * ld), shift(factor, i * ld), shift(out, i * ldo)
         for j in range(cols):
@@ -93,7 +93,7 @@ def _multiply(d: Any, factor: Any, ld: Any, out: Any, ldo: Any, rows: Any, cols:
 
 
 @scalar
-def transpose(w: Any, rows: Any, cols: Any, out: Any) -> None:
+def transpose(w, rows, cols, out):
     """out (cols, rows) = transpose of w (rows, cols), in blocks that stay in the first-level cache."""
     for i0 in range(0, rows, 16):
         for j0 in range(0, cols, 16):
@@ -102,7 +102,7 @@ def transpose(w: Any, rows: Any, cols: Any, out: Any) -> None:
                     out[j * rows + i] = w[i * cols + j]
 
 
-def _forward(plan, n_rows, reals, theta, running, space, shared, piece, x, ldx, rows, first, key, mode):  # type: ignore[no-untyped-def]
+def _forward(plan, n_rows, reals, theta, running, space, shared, piece, x, ldx, rows, first, key, mode):
     T = type(reals[0])
     for r in range(n_rows):
         q = shift(plan, r * row.WIDTH)
@@ -163,7 +163,7 @@ def _forward(plan, n_rows, reals, theta, running, space, shared, piece, x, ldx, 
 
 
 @scalar
-def bias_gradient(d: Any, ld: Any, rows: Any, cols: Any, out: Any, accumulate: Any) -> None:
+def bias_gradient(d, ld, rows, cols, out, accumulate):
     """Column sums; each is one chain over the rows, like the elements of dW."""
     T = type(d[0])
     if accumulate == 0:
@@ -177,7 +177,7 @@ def bias_gradient(d: Any, ld: Any, rows: Any, cols: Any, out: Any, accumulate: A
 
 def _backward(
     plan, n_rows, reals, theta, gradient, space, shared, piece, x, ldx, dx, lddx, rows, mode, learn, accumulate, want_dx
-):  # type: ignore[no-untyped-def]
+):
     T = type(reals[0])
     minus_infinity = T(-np.inf)
     for r in range(n_rows - 1, -1, -1):
@@ -210,7 +210,10 @@ def _backward(
                 dw = shift(gradient, q[row.W])
                 call_gemm(
                     q[row.GEMM],
-                    (n_in, n_out, rows, src, 1, ld_in, d, ld_out, dw, n_out, dw, n_out, accumulate, row.CLAMP, dw, 0, minus_infinity),
+                    (
+                        n_in, n_out, rows, src, 1, ld_in, d, ld_out, dw, n_out, dw, n_out, accumulate,
+                        row.CLAMP, dw, 0, minus_infinity,
+                    ),
                 )  # fmt: skip
                 if q[row.B] >= 0:
                     bias_gradient(d, ld_out, rows, n_out, shift(gradient, q[row.B]), accumulate)
@@ -221,7 +224,10 @@ def _backward(
                 e = shift(space, max(q[row.EPILOGUE_SLOT], 0) * piece)
                 call_gemm(
                     q[row.GEMM],
-                    (rows, n_in, n_out, d, ld_out, 1, w_t, n_in, d_in, ld_d, d_in, 0, 0, q[row.EPILOGUE], e, q[row.LD_IN], minus_infinity),
+                    (
+                        rows, n_in, n_out, d, ld_out, 1, w_t, n_in, d_in, ld_d, d_in, 0, 0,
+                        q[row.EPILOGUE], e, q[row.LD_IN], minus_infinity,
+                    ),
                 )  # fmt: skip
         elif kind == row.BATCH_NORM or kind == row.LAYER_NORM:
             inverse = shift(shared, q[row.W_T])

@@ -1,7 +1,7 @@
 """fastnn's own format: a safetensors file whose metadata hold the specification as JSON.
 
-The tensors are those of ``named_parameters`` and ``named_buffers`` under the same names and in their true shapes, so any
-safetensors reader understands them.
+The tensors are those of ``named_parameters`` and ``named_buffers`` under the same names and in their true shapes, so
+any safetensors reader understands them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastnn import activations, initializers, layers
+from fastnn import _checks, activations, initializers, layers
 from fastnn.activations import ActivationFunction
 from fastnn.initializers import Initializer
 
@@ -36,6 +36,8 @@ _LAYERS = {
 
 
 def _describe(layer: layers.Layer) -> dict[str, Any]:
+    if type(layer) not in _LAYERS.values():
+        raise TypeError(f"layers of type {type(layer).__name__} cannot be saved: only {', '.join(_LAYERS)}")
     config: dict[str, Any] = {"type": type(layer).__name__}
     for field in dataclasses.fields(layer):  # type: ignore[arg-type]
         value = getattr(layer, field.name)
@@ -55,16 +57,30 @@ def _describe(layer: layers.Layer) -> dict[str, Any]:
 
 def _restore(config: dict[str, Any]) -> layers.Layer:
     values = dict(config)
-    kind = _LAYERS[values.pop("type")]
+    kind = _LAYERS[_checks.choice("layer", values.pop("type"), _LAYERS)]
     for name, value in values.items():
         if name == "activation":
-            activation = activations.get(value["name"])
+            activation = _restore_activation(value["name"])
             values[name] = activation.with_parameters(**value["parameters"]) if value["parameters"] else activation
         elif name in ("weight_init", "bias_init"):
-            values[name] = initializers.from_config(value)
+            values[name] = _restore_initializer(value)
         elif name == "layers":
             values[name] = [_restore(each) for each in value]
     return kind(**values)
+
+
+def _restore_activation(name: str) -> ActivationFunction:
+    try:
+        return activations.get(name)
+    except ValueError as error:
+        raise ValueError(f"{error}; make your own with fastnn.activations.from_functions before loading") from error
+
+
+def _restore_initializer(config: dict[str, Any]) -> Initializer:
+    try:
+        return initializers.from_config(config)
+    except ValueError:  # a user's class that is not known here: the parameters themselves are in the file
+        return initializers.FromFunction(None, str(config["name"]))
 
 
 def save(network: Sequential, path: str | os.PathLike[str]) -> None:
@@ -72,10 +88,14 @@ def save(network: Sequential, path: str | os.PathLike[str]) -> None:
 
     Layers, parameters, running statistics and the random state are kept; an optimizer's state is not.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"path must be a path, got {path!r}")
+    from fastnn.network import Sequential
+
+    if not isinstance(network, Sequential):
+        raise TypeError(f"network must be a Sequential, got {_checks.describe(network)}")
+    target = _checks.path("path", path)
     # safetensors writes wrong values for arrays that are not C-contiguous.
     arrays = network.named_parameters() | network.named_buffers()
     tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
@@ -89,7 +109,10 @@ def save(network: Sequential, path: str | os.PathLike[str]) -> None:
         "shuffle": network._shuffle_rng.bit_generator.state,
     }
     metadata = {"format": _FORMAT, "version": _VERSION, "network": json.dumps(specification)}
-    save_file(tensors, os.fspath(path), metadata=metadata)
+    try:
+        save_file(tensors, target, metadata=metadata)
+    except SafetensorError as error:
+        raise OSError(f"path: cannot write {target!r} ({error})") from error
 
 
 def load(path: str | os.PathLike[str]) -> Sequential:
@@ -116,30 +139,44 @@ def load(path: str | os.PathLike[str]) -> Sequential:
     """
     from safetensors import SafetensorError, safe_open
 
-    from fastnn.network import Sequential
-
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"path must be a path, got {path!r}")
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"path: there is no file {os.fspath(path)!r}")
+    source = _checks.path("path", path)
+    if not os.path.isfile(source):
+        raise FileNotFoundError(f"path: there is no file {source!r}")
     try:
-        with safe_open(os.fspath(path), framework="numpy") as file:
+        with safe_open(source, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"path: {os.fspath(path)!r} is not a safetensors file ({error})") from error
+    except (SafetensorError, TypeError) as error:  # TypeError: a dtype that NumPy does not have
+        raise ValueError(f"path: {source!r} is not a safetensors file of a network ({error})") from error
     if metadata.get("format") != _FORMAT or metadata.get("version") != _VERSION:
         raise ValueError(
-            f"path: {os.fspath(path)!r} is a safetensors file without a fastnn network of version {_VERSION} in its metadata"
+            f"path: {source!r} is a safetensors file without a fastnn network of version {_VERSION} in its metadata"
         )
-    spec = json.loads(metadata["network"])
-    network = Sequential(
-        [_restore(config) for config in spec["layers"]],
-        n_inputs=spec["n_inputs"],
-        seed=spec["seed"],
-        dtype=spec["dtype"],
-    )
+    try:
+        return _rebuild(json.loads(metadata["network"]), tensors)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"path: the network in {source!r} cannot be restored ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _rebuild(spec: dict[str, Any], tensors: dict[str, np.ndarray]) -> Sequential:
+    from fastnn.network import Sequential
+
+    network = Sequential([_restore(config) for config in spec["layers"]], seed=spec["seed"], dtype=spec["dtype"])
+    n_inputs = _checks.integer("n_inputs", spec["n_inputs"], low=1)
+    # Not Sequential(n_inputs=...): initializers need not run, and a user's function is not in the file.
+    laid_out = network._lay_out(n_inputs)
+    network._take(laid_out, np.zeros(laid_out.n_parameters, network.dtype))
+    expected = set(network.named_parameters() | network.named_buffers())
+    if expected != tensors.keys():
+        lacking, unknown = sorted(expected - tensors.keys()), sorted(tensors.keys() - expected)
+        raise ValueError(f"tensors that are missing: {lacking}, that are unknown: {unknown}")
+    for name, tensor in tensors.items():
+        if tensor.dtype != network.dtype:
+            raise ValueError(f"tensor {name!r} must be of {network.dtype}, got {tensor.dtype}")
     network.set_parameters(tensors)
-    network._steps, network._epochs = spec["steps"], spec["epochs"]
+    network._steps = _checks.integer("steps", spec["steps"], low=0)
+    network._epochs = _checks.integer("epochs", spec["epochs"], low=0)
     network._shuffle_rng.bit_generator.state = spec["shuffle"]
     return network

@@ -1,0 +1,97 @@
+"""The import arrows of docs/architecture.md are those of the code, and they go down only."""
+
+import ast
+from pathlib import Path
+
+import fastnn
+
+PACKAGE = Path(fastnn.__file__).parent
+DOCUMENT = Path(__file__).parent.parent / "docs" / "architecture.md"
+LAZY = {("network", "training"), ("network", "io"), ("io", "network")}
+MAY_IMPORT_NUMBA = {"_jit", "_loops", "_math", "activations", "losses", "optimizers", "cpu", "_cli"}
+MOST_LINES = 450
+
+
+def room_of(path):
+    """The first part of a module's place in the package: a file's or a folder's name."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imports(node, room):
+    """Rooms and outside packages that an import statement names."""
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    else:
+        assert node.level == 0, f"{room}: imports are absolute"
+        if node.module == "fastnn":
+            names = [f"fastnn.{alias.name}" for alias in node.names]
+        else:
+            names = [node.module]
+    return {name.split(".")[1] if name.startswith("fastnn.") else name.split(".")[0] for name in names}
+
+
+def only_for_types(node):
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def edges():
+    """(top-level imports, imports inside functions), as sets of (room, imported)."""
+    top, lazy = set(), set()
+    for path in PACKAGE.rglob("*.py"):
+        room = room_of(path)
+        tree = ast.parse(path.read_text())
+        skipped = {id(n) for block in tree.body if only_for_types(block) for n in ast.walk(block)}
+        direct = {id(n) for n in tree.body}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in skipped:
+                found = {(room, name) for name in imports(node, room) if name not in (room, "__future__")}
+                (top if id(node) in direct else lazy).update(found)
+    return top, lazy
+
+
+ROOMS = {room_of(path) for path in PACKAGE.rglob("*.py")}
+
+
+def documented():
+    block = DOCUMENT.read_text().split("```arrows\n")[1].split("```")[0]
+    lines = [line.split(" -> ") for line in block.strip().splitlines()]
+    return {room: set(targets.split(", ")) for room, targets in lines}
+
+
+def actual():
+    top, _ = edges()
+    arrows = {}
+    for room, name in top:
+        if name in ROOMS and room not in ("__init__", "__main__", "_cli"):
+            arrows.setdefault(room, set()).add(name)
+    return arrows
+
+
+def test_the_document_shows_the_arrows_of_the_code():
+    assert documented() == actual()
+
+
+def test_arrows_go_down_only():
+    remaining = actual()
+    leaves = ROOMS - set(remaining)
+    while remaining:
+        ready = {room for room, targets in remaining.items() if targets <= leaves}
+        assert ready, f"a circle among {sorted(remaining)}"
+        leaves |= ready
+        remaining = {room: targets for room, targets in remaining.items() if room not in ready}
+
+
+def test_lazy_imports_that_reach_up_are_the_known_ones():
+    _, lazy = edges()
+    inside = {(room, name) for room, name in lazy if name in ROOMS and room not in ("__init__", "__main__", "_cli")}
+    assert inside <= LAZY
+
+
+def test_only_the_compiled_rooms_import_numba():
+    top, lazy = edges()
+    assert {room for room, name in top | lazy if name in ("numba", "llvmlite")} <= MAY_IMPORT_NUMBA
+
+
+def test_files_read_in_one_go():
+    lengths = {str(p.relative_to(PACKAGE)): len(p.read_text().splitlines()) for p in PACKAGE.rglob("*.py")}
+    assert not {name: n for name, n in lengths.items() if n > MOST_LINES}
