@@ -62,12 +62,26 @@ def make_objective(
     return Objective(resolved, unlocked(x), unlocked(targets), labels, unlocked(weights))
 
 
+# A single output through one of these lies on both sides of 0.
+_SIGNED = ("identity", "tanh", "hard_tanh", "softsign", "sine")
+
+
+def threshold(laid_out: Plan) -> float:
+    """Above it, a single output means class 1."""
+    return 0.0 if laid_out.output_activation in _SIGNED else 0.5
+
+
 def compute_metrics(
-    named: Mapping[str, Callable[..., float]], y: Any, predicted: NDArray[Any], weights: NDArray[Any]
+    laid_out: Plan, named: Mapping[str, Metric], y: Any, predicted: NDArray[Any], weights: NDArray[Any]
 ) -> dict[str, float]:
     """Every metric of (y, predictions), with weights where there are any."""
     sample_weight = weights if weights.size else None
-    return {name: float(metric(y, predicted, sample_weight)) for name, metric in named.items()}
+    # The built-in metrics that count classes know only outputs between 0 and 1.
+    classes = (predicted > threshold(laid_out)).astype(predicted.dtype) if laid_out.n_outputs == 1 else predicted
+    return {
+        name: float(metric(y, classes if metric in metrics.COUNTING else predicted, sample_weight))
+        for name, metric in named.items()
+    }
 
 
 def resolve_metrics(name: str, value: str | Metric | Iterable[str | Metric]) -> dict[str, Metric]:
@@ -88,13 +102,13 @@ def resolve_metrics(name: str, value: str | Metric | Iterable[str | Metric]) -> 
 
 
 def check_metrics(
-    named: Mapping[str, Metric], y: NDArray[Any], n_outputs: int, weights: NDArray[Any], y_name: str = "y"
+    laid_out: Plan, named: Mapping[str, Metric], y: NDArray[Any], weights: NDArray[Any], y_name: str = "y"
 ) -> None:
     """Refuse targets that a built-in metric does not take, now and not after the first epoch."""
     for label, metric in named.items():
         if metric.__module__ == metrics.__name__:
             try:
-                compute_metrics({label: metric}, y, np.zeros((y.shape[0], n_outputs)), weights)
+                compute_metrics(laid_out, {label: metric}, y, np.zeros((y.shape[0], laid_out.n_outputs)), weights)
             except ValueError as error:
                 raise ValueError(f"metrics: {label!r} does not fit {y_name}: {error}") from error
 

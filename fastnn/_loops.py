@@ -1,5 +1,6 @@
 """Intrinsics for loops over pointers inside natives, where LLVM knows too little to vectorise well.
 
+``accessors``  Makes loads and stores that say which region of memory they belong to; the others do not overlap it.
 ``load``, ``store``, ``store_row``  Memory accesses that say: what is stored here is not read by another iteration.
     Natives may work in place (two arguments are the same memory), and LLVM's run-time test for overlap would then take
     the scalar loop. An iteration must read an element before it writes it, and touch no other iteration's elements.
@@ -13,55 +14,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-_READ, _WRITTEN, _ROWS = "read", "written", "rows"
+from fastnn._jit import intrinsic
 
 
-def _scopes(module: Any, names: list[str]) -> Any:
+def _scopes(module: Any, regions: Iterable[str]) -> Any:
     """Metadata list of alias scopes; see "noalias and alias.scope metadata" in LLVM's language reference."""
     domain = module.add_metadata(["fastnn"])
-    return module.add_metadata([module.add_metadata([f"fastnn.{name}", domain]) for name in names])
+    return module.add_metadata([module.add_metadata([f"fastnn.{region}", domain]) for region in regions])
 
 
-def _mark(builder: Any, access: Any, scope: str, others: list[str]) -> Any:
-    access.set_metadata("alias.scope", _scopes(builder.module, [scope]))
-    access.set_metadata("noalias", _scopes(builder.module, others))
-    return access
+def accessors(region: str, regions: Iterable[str]) -> tuple[Any, Any]:
+    """Make ``load(pointer, i)`` and ``store(pointer, i, value)`` for memory that no access to other regions touches."""
+    others = [other for other in regions if other != region]
 
+    def mark(builder: Any, access: Any) -> Any:
+        access.set_metadata("alias.scope", _scopes(builder.module, [region]))
+        access.set_metadata("noalias", _scopes(builder.module, others))
+        return access
 
-@intrinsic
-def _load(typingctx: Any, pointer: Any, index: Any) -> Any:
-    """``pointer[index]``."""
-
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        return _mark(builder, builder.load(builder.gep(args[0], [args[1]])), _READ, [_WRITTEN, _ROWS])
-
-    return pointer.dtype(pointer, types.int64), codegen
-
-
-load: Any = _load  # type checkers take an intrinsic for the function that types it
-
-
-def _store(scope: str, others: list[str]) -> Any:
     @intrinsic
-    def store(typingctx, pointer, index, value):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
-            _mark(builder, builder.store(args[2], builder.gep(args[0], [args[1]])), scope, others)
+    def load(typingctx, pointer, index):
+        def codegen(context, builder, sig, args):
+            return mark(builder, builder.load(builder.gep(args[0], [args[1]])))
+
+        return pointer.dtype(pointer, types.int64), codegen
+
+    @intrinsic
+    def store(typingctx, pointer, index, value):
+        def codegen(context, builder, sig, args):
+            mark(builder, builder.store(args[2], builder.gep(args[0], [args[1]])))
             return context.get_dummy_value()
 
         return types.void(pointer, types.int64, pointer.dtype), codegen
 
-    return store
+    return load, store
 
 
-store = _store(_WRITTEN, [_READ, _ROWS])
-store_row = _store(_ROWS, [_READ, _WRITTEN])
+_REGIONS = ("read", "written", "rows")
+load, _ = accessors("read", _REGIONS)
+_, store = accessors("written", _REGIONS)
+_, store_row = accessors("rows", _REGIONS)
 
 
 class _Latch(ir.Block):
@@ -85,8 +84,8 @@ def _hint(*hints: list[Any]) -> Any:
     """Make the statement that, at the end of a loop's body, puts these "llvm.loop" hints on the loop."""
 
     @intrinsic
-    def hint(typingctx):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def hint(typingctx):
+        def codegen(context, builder, sig, args):
             block = builder.block
             del block.terminator  # the attribute gives way to the property
             block._jump, block._hints = None, hints
@@ -108,8 +107,8 @@ def stack(count: int) -> Any:
     """Make ``array(like)``: a pointer to ``count`` uninitialised numbers of this type on the stack."""
 
     @intrinsic
-    def array(typingctx, like):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def array(typingctx, like):
+        def codegen(context, builder, sig, args):
             room = cgutils.alloca_once(builder, ir.ArrayType(args[0].type, count))
             room.align = 64
             return builder.bitcast(room, args[0].type.as_pointer())
@@ -120,18 +119,15 @@ def stack(count: int) -> Any:
 
 
 @intrinsic
-def _larger(typingctx: Any, a: Any, b: Any) -> Any:
+def larger(typingctx: Any, a: Any, b: Any) -> Any:
     """The larger of two numbers. With a NaN it is either: only for shifts that cancel, where NaN shows up elsewhere.
 
     ``nnan`` on this one comparison is what lets LLVM reduce it in vectors.
     """
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         flags = ("nnan", "nsz")
         above = builder.fcmp_ordered(">", args[0], args[1], flags=flags)
         return builder.select(above, args[0], args[1], flags=flags)
 
     return a(a, a), codegen
-
-
-larger: Any = _larger

@@ -16,8 +16,7 @@ How it is kept that way:
 * ``where`` is a select, never a branch. ``where(x > high, high, x)`` keeps NaN, ``where(x < high, x, high)`` would not.
 * Adding 1.5 * 2**(mantissa bits) rounds to an integer and leaves that integer in the low bits, with no conversion that
   is undefined for NaN and infinity.
-* The coefficients are weighted near-minimax fits (Lawson's iteration on Chebyshev nodes in 50 digits) whose error is at
-  least four times smaller than half a unit in the last place.
+* The coefficients (``_coefficients``) are near-minimax fits; their own error is small against one rounding.
 """
 
 from __future__ import annotations
@@ -29,92 +28,22 @@ import numpy as np
 from llvmlite import ir
 from numba import extending, types
 
-from fastnn._jit import SCALAR_FASTMATH
+from fastnn._coefficients import FLOAT32, FLOAT64, Constants
+from fastnn._jit import SCALAR_FASTMATH, intrinsic
 
 __all__ = ["cos", "erf", "exp", "expm1", "log", "log1p", "sigmoid", "sin", "softplus", "sqrt", "tanh", "where"]
 
-# Typed as Any: what they make is called by compiled code, with fewer arguments than its Python signature.
-intrinsic: Any = extending.intrinsic
 overload: Any = extending.overload
 
 _OPTIONS = {"nogil": True, "forceinline": True, "error_model": "numpy", "fastmath": SCALAR_FASTMATH}
 
 
-class _Constants(NamedTuple):
-    """What differs between the two dtypes; ``_in_dtype`` turns every number into the dtype."""
-
-    round: float  # 1.5 * 2**mantissa bits
-    tiny: float  # smallest normal number
-    lift: float  # power of two that makes a subnormal number normal
-    lift_log2: float
-    largest_exponent: float
-    exp_low: float  # exp is flushed to 0 from here down, and expm1 to -1
-    exp_high: float  # exp and expm1 are infinite from here up
-    tanh_high: float  # tanh(x / 2) is 1 from here up
-    erf_high: float  # erf is 1 from here up
-    ln2: tuple[float, ...]  # parts that, but for the last, leave room for an exact product with an exponent
-    half_pi: tuple[float, ...]  # the same for a multiple up to 1e4
-    exp: tuple[float, ...]  # (exp(r) - 1 - r) / r**2 on [-ln 2 / 2, ln 2 / 2]
-    exp_positive: tuple[float, ...]  # the same on [0, ln 2]
-    log: tuple[float, ...]  # (log(1 + f) - f + f**2 / 2) / f**3 for 1 + f in [sqrt(1/2), sqrt(2)]
-    sin: tuple[float, ...]  # (sin(r) - r) / r**3 in r**2 for r in [-pi/4, pi/4]
-    cos: tuple[float, ...]  # (cos(r) - 1 + r**2 / 2) / r**4 in r**2
-    erf: tuple[float, ...]  # erf(x) / x in x**2 on [0, 1]
-    erfc: tuple[float, ...]  # -log(erfc(x)) on [1, erf_high]
-
-
-# fmt: off
-_FLOAT32 = _Constants(
-    round=12582912.0, tiny=2.0**-126, lift=2.0**25, lift_log2=25.0, largest_exponent=127.0,
-    exp_low=-87.3, exp_high=89.0, tanh_high=19.0, erf_high=4.0,
-    ln2=(0.693145751953125, 1.428606765330187e-06),
-    half_pi=(1.5703125, 0.0004837512969970703, 7.549533620476723e-08, 2.5633440682570896e-12),
-    exp=(0.500000006, 0.166665432, 0.0416662837, 0.00836655987, 0.00139461643),
-    exp_positive=(0.499999969, 0.166667521, 0.0416588028, 0.00836646248, 0.00131904998, 0.0002689314),
-    log=(0.333333105, -0.249999864, 0.200022249, -0.166692811, 0.142187403, -0.123836961, 0.11871496, -0.117935636,
-         0.0692380946),
-    sin=(-0.166666549, 0.00833217779, -0.000195172652),
-    cos=(0.0416666469, -0.00138873682, 2.44385313e-05),
-    erf=(1.12837917, -0.376126271, 0.112836, -0.0268544421, 0.00518953302, -0.000802082894, 7.88908992e-05),
-    erfc=(0.000355661857, 1.12703213, 0.638238841, 0.103025885, -0.0217997861, 0.00293821171, -0.000185429791),
-)
-_FLOAT64 = _Constants(
-    round=6755399441055744.0, tiny=2.0**-1022, lift=2.0**54, lift_log2=54.0, largest_exponent=1023.0,
-    exp_low=-708.3, exp_high=710.0, tanh_high=40.0, erf_high=5.95,
-    ln2=(0.693147180559663, 2.8235290563031577e-13),
-    half_pi=(1.5707963109016418, 1.5893254712295857e-08, 6.123233932053594e-17, 6.36831716351095e-25),
-    exp=(0.5000000000000006, 0.16666666666666682, 0.04166666666657405, 0.008333333333317604, 0.0013888888932218936,
-         0.0001984126989631728, 2.480150464419229e-05, 2.7557234024857142e-06, 2.762624798363144e-07,
-         2.511254483511413e-08),
-    exp_positive=(0.5000000000000001, 0.16666666666665927, 0.04166666666688134, 0.008333333330229835,
-                  0.0013888889149235373, 0.00019841256129533288, 2.4802059394989172e-05, 2.7546544593582997e-06,
-                  2.771851366083603e-07, 2.354160199378296e-08, 2.8779078203765726e-09),
-    log=(0.3333333333333347, -0.24999999999999226, 0.1999999999994009, -0.1666666666683051, 0.1428571429448281,
-         -0.1249999999052355, 0.11111110485964328, -0.09999999944309096, 0.09090934111073172, -0.08333358684192105,
-         0.0769171436334064, -0.07141775654133754, 0.06674928382718781, -0.0627202912684448, 0.058218243258879275,
-         -0.05315882867531392, 0.053850565691846375, -0.06285723458857927, 0.05786403247174937, -0.02496546001010329),
-    sin=(-0.16666666666666632, 0.008333333333322377, -0.00019841269829776393, 2.755731368123012e-06,
-         -2.505075653513029e-08, 1.5896710946323505e-10),
-    cos=(0.0416666666666666, -0.0013888888888874103, 2.4801587289470705e-05, -2.7557314349670255e-07,
-         2.0875722997016396e-09, -1.1359637541352315e-11),
-    erf=(1.1283791670955126, -0.3761263890318375, 0.11283791670954885, -0.02686617064507784, 0.005223977624828276,
-         -0.0008548326981421161, 0.00012055331132862608, -1.492559577068313e-05, 1.646100846070699e-06,
-         -1.6350396095022175e-07, 1.466032815844771e-08, -1.137495453820101e-09, 5.960684765852409e-11),
-    erfc=(3.090381436343151e-08, 1.128378883911236, 0.6366208867194447, 0.10277036121966754, -0.0191271014744613,
-          -0.0002037532132382896, 0.0016766716180825578, -0.0005539383118124309, -2.0846619455065906e-05,
-          0.0001100966290284436, -6.443315629308074e-05, 2.415391059023961e-05, -6.7450278853444265e-06,
-          1.4600560729483403e-06, -2.462705848706517e-07, 3.1917175387887786e-08, -3.0776852074859304e-09,
-          2.0819362826226217e-10, -8.818009696317414e-12, 1.7592853460596108e-13),
-)
-# fmt: on
-
-
-def _in_dtype(constants: _Constants, T: Any) -> _Constants:
+def _in_dtype(constants: Constants, T: Any) -> Constants:
     parts: Any = (tuple(T(v) for v in part) if isinstance(part, tuple) else T(part) for part in constants)
-    return _Constants(*parts)
+    return Constants(*parts)
 
 
-_CONSTANTS = {types.float32: _in_dtype(_FLOAT32, np.float32), types.float64: _in_dtype(_FLOAT64, np.float64)}
+_CONSTANTS = {types.float32: _in_dtype(FLOAT32, np.float32), types.float64: _in_dtype(FLOAT64, np.float64)}
 
 
 class _Layout(NamedTuple):
@@ -239,7 +168,7 @@ def exp(x: Any) -> Any:
 
 
 @_compiled(exp)
-def _exp(c: _Constants, T: Any) -> Any:
+def _exp(c: Constants, T: Any) -> Any:
     low, high, shift, log2e, one = c.exp_low, c.exp_high, c.round, T(1 / np.log(2.0)), T(1)
     ln2_a, ln2_b = c.ln2
     coefficients = c.exp
@@ -265,7 +194,7 @@ def expm1(x: Any) -> Any:
 
 
 @_compiled(expm1)
-def _expm1(c: _Constants, T: Any) -> Any:
+def _expm1(c: Constants, T: Any) -> Any:
     low, high, shift, log2e, one, half = c.exp_low, c.exp_high, c.round, T(1 / np.log(2.0)), T(1), T(0.5)
     ln2_a, ln2_b = c.ln2
     coefficients = c.exp
@@ -292,7 +221,7 @@ def tanh(x: Any) -> Any:
 
 
 @_compiled(tanh)
-def _tanh(c: _Constants, T: Any) -> Any:
+def _tanh(c: Constants, T: Any) -> Any:
     # With e = expm1(2 |x|), tanh |x| = e / (e + 2). A remainder in [0, ln 2) instead of around 0 makes every term of e
     # positive; what is left of the error near 0 is the rounding of e + 2, which is known exactly and taken back.
     high, shift, log2e, zero, one, two = c.tanh_high, c.round, T(1 / np.log(2.0)), T(0), T(1), T(2)
@@ -325,7 +254,7 @@ def sigmoid(x: Any) -> Any:
 
 
 @_compiled(sigmoid)
-def _sigmoid(c: _Constants, T: Any) -> Any:
+def _sigmoid(c: Constants, T: Any) -> Any:
     zero, one, half = T(0), T(1), T(0.5)
 
     def implementation(x):
@@ -365,7 +294,7 @@ def _log_of_product_body(m_minus_1, e):
 
 
 @_compiled(log)
-def _log(c: _Constants, T: Any) -> Any:
+def _log(c: Constants, T: Any) -> Any:
     tiny, lift, lift_log2, shift = c.tiny, c.lift, c.lift_log2, c.round
     zero, one, inf, nan = T(0), T(1), T(np.inf), T(np.nan)
 
@@ -385,7 +314,7 @@ def log1p(x: Any) -> Any:
 
 
 @_compiled(log1p)
-def _log1p(c: _Constants, T: Any) -> Any:
+def _log1p(c: Constants, T: Any) -> Any:
     shift, largest = c.round, c.largest_exponent - T(1)
     zero, one, inf, nan = T(0), T(1), T(np.inf), T(np.nan)
 
@@ -408,7 +337,7 @@ def softplus(x: Any) -> Any:
 
 
 @_compiled(softplus)
-def _softplus(c: _Constants, T: Any) -> Any:
+def _softplus(c: Constants, T: Any) -> Any:
     zero, one, half, limit = T(0), T(1), T(0.5), T(np.sqrt(2.0) - 1)
 
     def implementation(x):
@@ -428,7 +357,7 @@ def erf(x: Any) -> Any:
 
 
 @_compiled(erf)
-def _erf(c: _Constants, T: Any) -> Any:
+def _erf(c: Constants, T: Any) -> Any:
     high, zero, one = c.erf_high, T(0), T(1)
     near, far = c.erf, c.erfc
 
@@ -479,7 +408,7 @@ def _quarter_turn_body(x, quarters):
 
 
 @_compiled(sin)
-def _sin(c: _Constants, T: Any) -> Any:
+def _sin(c: Constants, T: Any) -> Any:
     none = T(0)
     return lambda x: _quarter_turn(x, none)
 
@@ -490,6 +419,6 @@ def cos(x: Any) -> Any:
 
 
 @_compiled(cos)
-def _cos(c: _Constants, T: Any) -> Any:
+def _cos(c: Constants, T: Any) -> Any:
     one = T(1)
     return lambda x: _quarter_turn(x, one)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _checks
+from fastnn import _checks
 
 __all__ = [
     "accuracy",
@@ -224,6 +224,10 @@ METRICS: dict[str, Metric] = {
     "mae": mae,
     "rmse": rmse,
 }
+
+
+# Those that compare a single output with one half.
+COUNTING = (accuracy, precision, recall, f1)
 
 
 def get(metric: str | Metric) -> Metric:

@@ -1,30 +1,27 @@
-"""``Sequential``: layer specifications, their plan, and the one vector of parameters with its named views."""
+"""``Sequential``: what a network does."""
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastnn import _checks, _data, losses, plan
 from fastnn._data import Metric
-from fastnn.cpu.engine import Engine, Objective
-from fastnn.layers import Layer, check_layers
+from fastnn._model import Model, views
+from fastnn.cpu.engine import Objective
+from fastnn.layers import Layer
 from fastnn.losses import Loss
 
 if TYPE_CHECKING:
     from fastnn.optimizers import Optimizer
     from fastnn.training import History
 
-_DTYPES = ("float32", "float64")
-_DEVICES = ("cpu",)
 
-
-class Sequential:
+class Sequential(Model):
     """A feed-forward network: layers one after the other.
 
     Parameters
@@ -69,167 +66,7 @@ class Sequential:
         dtype: DTypeLike = "float32",
         device: str = "cpu",
     ):
-        self.layers = check_layers("layers", layers)
-        n_inputs = _checks.integer("n_inputs", n_inputs, low=1, none=True)
-        seed = _checks.integer("seed", seed, low=0, none=True)
-        self.seed: int = int(np.random.SeedSequence().entropy) if seed is None else seed  # type: ignore[arg-type]
-        self.dtype = _check_dtype(dtype)
-        self.device = _checks.choice("device", device, _DEVICES)
-        # Streams of random numbers that do not meet: initial parameters, shuffling, dropout.
-        start, shuffle, dropout = np.random.SeedSequence(self.seed).spawn(3)
-        self._init_seed = start
-        self._shuffle_rng = np.random.default_rng(shuffle)
-        self._dropout_key = int(dropout.generate_state(1, np.uint64)[0])
-        self._steps = 0
-        self._epochs = 0
-        self._kept_optimizer: Optimizer | None = None
-        self._plan: plan.Plan | None = None
-        self._theta = np.empty(0, self.dtype)
-        self._running = np.empty(0, self.dtype)
-        self._engine: Engine | None = None
-        if n_inputs is not None:
-            self._build(self._lay_out(n_inputs))
-
-    # -- building -----------------------------------------------------------------------------------------------------
-
-    def _lay_out(self, n_inputs: int) -> plan.Plan:
-        """The plan for this many inputs; changes nothing."""
-        return self._plan if self._plan is not None else plan.build(self.layers, n_inputs, self.dtype)
-
-    def _build(self, laid_out: plan.Plan) -> None:
-        """Take the plan and make the arrays, unless they exist."""
-        if self._plan is not None:
-            return
-        rng = np.random.default_rng(self._init_seed)
-        theta = np.empty(laid_out.n_parameters, self.dtype)
-        for entry in laid_out.parameters:
-            theta[entry.offset : entry.offset + entry.size] = _start(entry, rng, self.dtype)
-        self._take(laid_out, theta)
-
-    def _take(self, laid_out: plan.Plan, theta: NDArray[Any]) -> None:
-        """Hold these parameters, and running statistics as they start."""
-        running = np.zeros(laid_out.n_buffers, self.dtype)
-        for entry in laid_out.buffers:
-            if entry.name.endswith("running_var"):
-                running[entry.offset : entry.offset + entry.size] = 1
-        self._plan, self._theta, self._running = laid_out, theta, running
-
-    def _built(self) -> plan.Plan:
-        if self._plan is None:
-            raise ValueError(
-                "this network does not know its number of inputs yet: "
-                "give Sequential(..., n_inputs=...) or call fit first"
-            )
-        return self._plan
-
-    def _ready(self) -> Engine:
-        if self._engine is None:
-            self._engine = Engine(self._built(), self._theta, self._running)
-        return self._engine
-
-    @property
-    def n_inputs(self) -> int | None:
-        """Number of input features, None while unknown."""
-        return None if self._plan is None else self._plan.n_inputs
-
-    @property
-    def n_outputs(self) -> int | None:
-        """Number of outputs, None while ``n_inputs`` is unknown."""
-        return None if self._plan is None else self._plan.n_outputs
-
-    # -- parameters ---------------------------------------------------------------------------------------------------
-
-    @property
-    def parameters(self) -> NDArray[Any]:
-        """All parameters as one vector, (n_parameters,): a view, so writing to it changes the network."""
-        self._built()
-        return self._theta
-
-    @property
-    def n_parameters(self) -> int:
-        """Number of learned numbers."""
-        return self._built().n_parameters
-
-    def named_parameters(self) -> dict[str, NDArray[Any]]:
-        """Views of the parameters under names such as ``"0.weight"`` (n_in, n_out) and ``"0.bias"`` (n_out,)."""
-        return _views(self._built().parameters, self._theta)
-
-    def named_buffers(self) -> dict[str, NDArray[Any]]:
-        """Views of what is estimated, not learned: batch normalisation's running means and variances."""
-        return _views(self._built().buffers, self._running)
-
-    def set_parameters(self, values: Mapping[str, ArrayLike]) -> None:
-        """Write parameters or buffers by name; those not named keep their values.
-
-        Parameters
-        ----------
-        values : mapping of str to array
-            Shapes as in ``named_parameters`` and ``named_buffers``; finite.
-        """
-        if not isinstance(values, Mapping):
-            raise TypeError(f"values must be a dict of names to arrays, got {_checks.describe(values)}")
-        known = self.named_parameters() | self.named_buffers()
-        checked = {}
-        for name, value in values.items():
-            view = known[_checks.choice("values", name, known)]
-            array = _checks.real_array(f"values[{name!r}]", value)
-            if array.shape != view.shape:
-                raise ValueError(f"values[{name!r}] must have shape {view.shape}, got {array.shape}")
-            # A copy: it may be a view of these very parameters, as when two layers are swapped.
-            checked[name] = _checks.cast(f"values[{name!r}]", array, self.dtype, finite=True).copy()
-        for name, array in checked.items():
-            known[name][...] = array
-
-    def copy(self) -> Self:
-        """An independent network with the same layers, parameters and random state."""
-        return copy.deepcopy(self)
-
-    def to(self, device: str) -> Self:
-        """This network, computing on ``device``."""
-        self.device = _checks.choice("device", device, _DEVICES)
-        return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        # The engine holds addresses and workspaces of this process.
-        return self.__dict__ | {"_engine": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        # joblib hands large arrays to its workers as read-only memory maps.
-        self._theta, self._running = (np.require(a, requirements="W") for a in (self._theta, self._running))
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        # Layers and plans never change: copies share them, and with them the machine code of a user's activations.
-        memo |= {id(shared): shared for shared in (self.layers, self._plan)}
-        made = object.__new__(type(self))
-        memo[id(self)] = made
-        made.__setstate__(copy.deepcopy(self.__getstate__(), memo))
-        return made
-
-    def summary(self) -> str:
-        """A table of layers, output widths and numbers of parameters."""
-        laid_out = self._built()
-        lines = [("layer", "outputs", "parameters")]
-        widths = {}
-        from fastnn.layers import lower_all
-
-        for each in lower_all(self.layers, laid_out.n_inputs, ""):
-            widths[each.path.split(".")[0]] = each.n_out
-        for i, layer in enumerate(self.layers):
-            count = sum(e.size for e in laid_out.parameters if e.name.split(".")[0] == str(i))
-            lines.append((f"{i} {type(layer).__name__}{_details(layer)}", str(widths[str(i)]), f"{count:,}"))
-        lines.append(("total", str(laid_out.n_outputs), f"{laid_out.n_parameters:,}"))
-        first, second, third = (max(len(line[k]) for line in lines) for k in range(3))
-        rendered = [f"{a:<{first}}  {b:>{second}}  {c:>{third}}" for a, b, c in lines]
-        rule = "-" * len(rendered[0])
-        heading = f"Sequential: {laid_out.n_inputs} inputs, {self.dtype}"
-        return "\n".join([heading, rendered[0], rule, *rendered[1:-1], rule, rendered[-1]])
-
-    def __repr__(self) -> str:
-        inside = ", ".join(f"{type(layer).__name__}{_details(layer)}" for layer in self.layers)
-        return f"Sequential([{inside}], n_inputs={self.n_inputs}, seed={self.seed}, dtype={self.dtype.name!r})"
-
-    # -- using --------------------------------------------------------------------------------------------------------
+        super().__init__(layers, n_inputs, seed, dtype, device)
 
     def _input(self, X: Any, name: str = "X") -> NDArray[Any]:
         return _data.unlocked(_checks.matrix(name, X, self.dtype, n_columns=self._built().n_inputs))
@@ -249,9 +86,11 @@ class Sequential:
         return self._ready().predict(x)
 
     def predict_classes(self, X: ArrayLike) -> NDArray[np.int64]:
-        """The index of the largest output, or for a single output whether it is above one half.
+        """The index of the largest output, or for a single output whether it is above a threshold.
 
-        A single linear output is a logit and compared with 0.
+        The threshold is one half for outputs that are probabilities (sigmoid and the like), and 0 where there are
+        negative outputs: a single linear output is a logit, a single tanh output stands for -1 or 1. ``evaluate`` and
+        ``fit`` count with the same threshold.
 
         Returns
         -------
@@ -260,8 +99,7 @@ class Sequential:
         values = self.predict(X)
         if values.shape[1] > 1:
             return values.argmax(axis=1).astype(np.int64)
-        threshold = 0.0 if self._built().output_activation == "identity" else 0.5
-        return (values[:, 0] > threshold).astype(np.int64)
+        return (values[:, 0] > _data.threshold(self._built())).astype(np.int64)
 
     def evaluate(
         self,
@@ -296,7 +134,7 @@ class Sequential:
         if chosen is not None:
             result["loss"] = self._ready().evaluate(self._objective(chosen, x, y, weights))
         if named:
-            result |= _data.compute_metrics(named, y, self._ready().predict(x), weights)
+            result |= _data.compute_metrics(self._built(), named, y, self._ready().predict(x), weights)
         return result
 
     def _objective(self, loss: Loss, x: NDArray[Any], y: Any, weights: NDArray[Any], name: str = "y") -> Objective:
@@ -342,7 +180,7 @@ class Sequential:
         """
         objective = self._question(X, y, loss, sample_weight)
         value, gradient = self._ready().loss_and_gradients(objective, _checks.flag("training", training), _key(seed))
-        return value, _views(self._built().parameters, gradient)
+        return value, views(self._built().parameters, gradient)
 
     def input_gradients(
         self,
@@ -488,51 +326,9 @@ def _check_twice_differentiable(laid_out: plan.Plan, objective: Objective) -> No
         raise ValueError("this loss was made without a second derivative, which a Hessian-vector product needs")
 
 
-def _check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    try:
-        checked = np.dtype(dtype)
-    except (TypeError, ValueError):
-        _checks.choice("dtype", dtype, _DTYPES)
-        raise
-    if dtype is None or checked.name not in _DTYPES or not checked.isnative:  # None would be NumPy's float64
-        raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}")
-    return checked
-
-
-def _start(entry: plan.Entry, rng: np.random.Generator, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Initial values of one array, flat."""
-    assert entry.init is not None
-    try:
-        with np.errstate(over="ignore"):
-            values = np.asarray(entry.init.init(entry.shape, rng, dtype))
-        if values.shape != entry.shape:
-            raise ValueError(f"must have shape {entry.shape}, got {values.shape}")
-        _checks.check_finite("initial values", values)
-    except ValueError as error:
-        raise ValueError(f"initial values of {entry.name!r}: {error}") from error
-    return values.ravel()
-
-
 def _key(seed: int) -> int:
     checked = _checks.integer("seed", seed, low=0)
     return int(np.random.SeedSequence(checked).generate_state(1, np.uint64)[0])
-
-
-def _views(entries: Iterable[plan.Entry], flat: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    return {e.name: flat[e.offset : e.offset + e.size].reshape(e.shape) for e in entries}
-
-
-def _details(layer: Layer) -> str:
-    """What tells two layers of one kind apart, in brackets."""
-    parts = []
-    for name in ("units", "activation", "rate"):
-        value = getattr(layer, name, None)
-        if value is not None:
-            parts.append(str(getattr(value, "name", value)))
-    inner = getattr(layer, "layers", None)
-    if inner is not None:
-        parts += [f"{type(each).__name__}{_details(each)}" for each in inner]
-    return f"({', '.join(parts)})"
 
 
 def check_trainable(laid_out: plan.Plan) -> None:

@@ -211,9 +211,9 @@ def _check(
             raise ValueError(f"validation_split={split:g} of {x.shape[0]} rows leaves no rows on one of the two sides")
         objective, validation = _split(objective, held)
         y, y_validation = y[:-held], y[-held:]
-    _data.check_metrics(named, y, plan.n_outputs, objective.weights)
+    _data.check_metrics(plan, named, y, objective.weights)
     if validation is not None:
-        _data.check_metrics(named, y_validation, plan.n_outputs, validation.weights, "the validation data")
+        _data.check_metrics(plan, named, y_validation, validation.weights, "the validation data")
     if class_weight is not None:
         objective = replace(objective, weights=_data.class_weights(class_weight, objective, plan.n_outputs))
     n = objective.x.shape[0]
@@ -347,7 +347,9 @@ def _end_epoch(network: Sequential, job: _Job, state: State, loss: float, begin:
         state.results["val_loss"] = engine.evaluate(job.validation)
     for prefix, objective, y in (("", job.objective, job.y), ("val_", job.validation, job.y_validation)):
         if objective is not None and job.metrics:
-            values = _data.compute_metrics(job.metrics, y, engine.predict(objective.x), objective.weights)
+            values = _data.compute_metrics(
+                network._built(), job.metrics, y, engine.predict(objective.x), objective.weights
+            )
             state.results |= {f"{prefix}{name}": value for name, value in values.items()}
     history.epochs.append(state.epoch)
     history.loss.append(loss)

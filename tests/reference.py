@@ -1,7 +1,7 @@
 """A slow, readable network in NumPy float64: the oracle that every kernel is compared with, for ever.
 
-It shares no code with the engine. Formulas stand here a second time, in the most obvious form; a new activation, loss or
-optimizer needs one row in the tables below, and the tests that walk the registries fail until it has one.
+It shares no code with the engine. Formulas stand here a second time, in the most obvious form; a new activation, loss
+or optimizer needs one row in the tables below, and the tests that walk the registries fail until it has one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from scipy import special
 
 import fastnn as fn
 
-# -- activations: name -> f(z, **parameters); derivatives are taken numerically or by complex step in the tests ---------
+# -- activations -------------------------------------------------------------------------------------------------------
 
 
 def _softmax(z):
@@ -20,7 +20,9 @@ def _softmax(z):
 
 
 def _log_softmax(z):
-    return z - z.max(axis=1, keepdims=True) - np.log(np.exp(z - z.max(axis=1, keepdims=True)).sum(axis=1, keepdims=True))
+    return (
+        z - z.max(axis=1, keepdims=True) - np.log(np.exp(z - z.max(axis=1, keepdims=True)).sum(axis=1, keepdims=True))
+    )
 
 
 SELU_SCALE, SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
@@ -89,7 +91,7 @@ def activation_backward(activation, z, d):
     return d * ACTIVATIONS[activation.name][1](z, *activation.parameters.values())
 
 
-# -- losses: name -> f(outputs (N, O), targets (N, O), loss object) -> loss of each row (N,) --------------------------------
+# -- losses: name -> f(outputs (N, O), targets (N, O), loss object) -> loss of each row (N,) ---------------------------
 
 
 def _binary_cross_entropy(z, y, loss):

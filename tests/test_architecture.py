@@ -23,10 +23,8 @@ def imports(node, room):
         names = [alias.name for alias in node.names]
     else:
         assert node.level == 0, f"{room}: imports are absolute"
-        if node.module == "fastnn":
-            names = [f"fastnn.{alias.name}" for alias in node.names]
-        else:
-            names = [node.module]
+        inside = [f"fastnn.{alias.name}" for alias in node.names]
+        names = inside if node.module == "fastnn" else [node.module]
     return {name.split(".")[1] if name.startswith("fastnn.") else name.split(".")[0] for name in names}
 
 

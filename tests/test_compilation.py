@@ -73,7 +73,9 @@ def test_a_new_architecture_compiles_nothing():
     exercise([fn.Dense(4, "tanh"), fn.Dense(3, "gelu"), fn.Dense(1)], 3, 20, "mse", rng.random(20))
     before = compiled()
     exercise([fn.Dense(40, "gelu")] * 5 + [fn.Dense(2, "tanh"), fn.Dense(17)], 33, 50, "mse", rng.random((50, 17)))
-    exercise([fn.Residual([fn.Dense(5, "tanh"), fn.Dense(9)]), fn.Dropout(0.5), fn.Dense(1)], 9, 30, "mse", rng.random(30))
+    exercise(
+        [fn.Residual([fn.Dense(5, "tanh"), fn.Dense(9)]), fn.Dropout(0.5), fn.Dense(1)], 9, 30, "mse", rng.random(30)
+    )
     assert compiled() == before
 
 

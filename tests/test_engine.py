@@ -19,7 +19,7 @@ ARCHITECTURES = {
     "first": lambda a: [fn.Activation(a), fn.Dense(3)],
     "last": lambda a: [fn.Dense(3, "tanh"), fn.LayerNorm(), fn.Activation(a)],
     "batch norm": lambda a: [fn.BatchNorm(), fn.Dense(9, a), fn.BatchNorm(), fn.Dense(3)],
-    "residual": lambda a: [fn.Residual([fn.Dense(8, a), fn.Dense(4)]), fn.Dense(5, a), fn.Residual([fn.Dense(5, a)]), fn.Dense(3)],
+    "residual": lambda a: [fn.Residual([fn.Dense(8, a), fn.Dense(4)]), fn.Residual([fn.Dense(4, a)]), fn.Dense(3)],
     "nested": lambda a: [fn.Dense(4), fn.Residual([fn.Residual([fn.Dense(4, a)]), fn.Dense(4, a)]), fn.Dense(3)],
     "penalised": lambda a: [fn.Dense(8, a, l1=0.01, l2=0.02), fn.Dense(3, l2=0.1)],
 }  # fmt: skip
@@ -172,7 +172,9 @@ def test_derivatives_equal_central_differences(activation, loss):
 
 @pytest.mark.parametrize("activation", TRAINABLE)
 def test_jacobian_equals_central_differences(activation):
-    net = build([fn.Dense(6, activation), fn.BatchNorm(), fn.Dropout(0.5), fn.Dense(5, "tanh"), fn.Dense(3, activation)])
+    net = build(
+        [fn.Dense(6, activation), fn.BatchNorm(), fn.Dropout(0.5), fn.Dense(5, "tanh"), fn.Dense(3, activation)]
+    )
     rng = np.random.default_rng(7)
     x = rng.standard_normal((9, 4))
     jacobian = net.jacobian(x)
@@ -192,7 +194,7 @@ def test_step_evaluates_but_does_not_train():
         lambda: net.loss_and_gradients([[1.0, 2.0]], [[1.0]], "mse"),
         lambda: net.jacobian([[1.0, 2.0]]),
     ):
-        with pytest.raises(ValueError, match="step.*no useful derivative"):
+        with pytest.raises(ValueError, match=r"step.*no useful derivative"):
             call()
 
 
@@ -259,7 +261,7 @@ def test_dropout_keeps_the_mean_and_drops_the_rate():
     assert np.abs((factor == 0).mean(axis=1) - 0.3).max() < 0.4
     other = net.input_gradients(x, np.zeros_like(x), "mse", training=True, seed=5)
     assert ((other == 0) & (d == 0)).mean() == pytest.approx(0.09, abs=0.005)
-    assert not net.input_gradients(x, np.zeros_like(x), "mse")[0].min() == 0
+    assert net.input_gradients(x, np.zeros_like(x), "mse").min() > 0  # inference drops nothing
 
 
 def test_an_activation_layer_after_a_linear_layer_is_fused():

@@ -15,11 +15,12 @@ TRUE, PRED = rng.normal(size=(N, 3)), rng.normal(size=(N, 3))
 WEIGHTS = rng.random(N)
 
 
-@pytest.fixture(scope="module")
-def sk():
-    return pytest.importorskip("sklearn.metrics")
+@pytest.fixture
+def sk(oracle):
+    return oracle("sklearn.metrics")
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
 def test_classification(sk, weights):
     predicted, thresholded = SCORES.argmax(axis=1), PROBABILITY > 0.5
@@ -44,6 +45,7 @@ def test_classification(sk, weights):
     assert metrics.auc(BINARY, PROBABILITY, weights) == pytest.approx(sk.roc_auc_score(BINARY, PROBABILITY, **kwargs))
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
 @pytest.mark.parametrize("columns", [1, 3])
 def test_regression(sk, weights, columns):
@@ -65,6 +67,7 @@ def test_forms_of_targets_agree():
     assert metrics.accuracy(2 * BINARY - 1, PROBABILITY) == metrics.accuracy(BINARY, PROBABILITY)
 
 
+@pytest.mark.oracle
 def test_edges(sk):
     assert metrics.precision([0, 1], [0.1, 0.2]) == 0.0  # nothing predicted
     assert np.isnan(metrics.auc([1, 1], [0.1, 0.2]))

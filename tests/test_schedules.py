@@ -64,9 +64,10 @@ TORCH = [
 ]
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize(("schedule", "n", "name", "options"), TORCH, ids=[f"{c[2]}-{k}" for k, c in enumerate(TORCH)])
-def test_pytorch(schedule, n, name, options):
-    torch = pytest.importorskip("torch")
+def test_pytorch(oracle, schedule, n, name, options):
+    torch = oracle("torch")
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
     reference = getattr(torch.optim.lr_scheduler, name)(optimizer, **options)
     expected = []

@@ -287,7 +287,7 @@ def test_divergence_raises_and_keeps_the_last_finite_epoch():
     net.fit(x, y, "cross_entropy", fn.SGD(0.01), epochs=2)
     good = net.parameters.copy()
     optimizer = fn.SGD(1e30, momentum=0.9)
-    with pytest.raises(fn.DivergenceError, match="diverged in epoch 3 .*epoch 2"):
+    with pytest.raises(fn.DivergenceError, match=r"diverged in epoch 3 .*epoch 2"):
         net.fit(x, y, "cross_entropy", optimizer, epochs=3)
     np.testing.assert_array_equal(net.parameters, good)
     assert np.isfinite(optimizer.state.slots).all()

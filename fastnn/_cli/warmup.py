@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import fastnn as fn
-from fastnn import _jit, _rules, losses
+from fastnn import _jit
 from fastnn._cli.info import cache
 from fastnn._jit import Native
 from fastnn.cpu import gemm, norm, walk
+from fastnn.losses import _base as losses
+from fastnn.optimizers._rules import RULES
 
 _DTYPES = (np.float32, np.float64)
 
@@ -28,9 +30,9 @@ def natives() -> Iterator[Native]:
         definition = fn.activations.get(name).definition
         if definition.builtin:
             yield from (native for native in definition.natives.values() if native is not None)
-    for kind in (*losses.FORMULAS, *(name for name in losses.names() if losses.get(name).rowwise)):
-        yield from losses._natives(kind)
-    for rule in _rules.RULES.values():
+    for kind in losses.KINDS:
+        yield from losses.natives(kind)
+    for rule in RULES.values():
         yield from (rule.begin, rule.update)
 
 

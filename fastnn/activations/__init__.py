@@ -1,7 +1,7 @@
 """Activation functions: the table of the built-in ones, and how a user adds one.
 
 Each is an object that layers take by itself or by name, and that can be called on an array. A new built-in one is a
-value, a derivative, a second derivative and one line in ``elementwise``.
+value, a derivative, a second derivative and one line in ``smooth`` or ``piecewise``.
 
 >>> import fastnn as fn
 >>> fn.activations.relu([-1.0, 2.0])
@@ -12,7 +12,7 @@ array([0., 2.])
 
 from __future__ import annotations
 
-from fastnn.activations import elementwise, rowwise  # noqa: F401 - they fill the table
+from fastnn.activations import piecewise, rowwise, smooth  # noqa: F401 - they fill the table
 from fastnn.activations._base import ActivationFunction, Definition, Parameter, get, names
 from fastnn.activations._kernels import (
     BACKWARD_ARGUMENTS,

@@ -261,3 +261,8 @@ def register(definition: Definition) -> ActivationFunction:
 
 def _restore(name: str, values: tuple[float, ...]) -> ActivationFunction:
     return ActivationFunction(_table[name].definition, values)
+
+
+def positive(name: str, default: float) -> tuple[Parameter, ...]:
+    """A single parameter above 0."""
+    return (Parameter(name, default, low=0.0, low_open=True),)

@@ -9,16 +9,22 @@ from typing import Any, ClassVar
 from numba import types
 from numba.core.errors import NumbaError
 
-from fastnn import _checks, _rules
+from fastnn import _checks
 from fastnn._jit import scalar
-from fastnn._optimizer import REGISTRY, Optimizer
+from fastnn.optimizers._base import REGISTRY, Optimizer
+from fastnn.optimizers._rules import N_COEFFICIENTS, N_HYPER, make_rule
 from fastnn.schedules import Schedule
+
+
+def _begin(scalars, hyper, lr):
+    """Coefficients of a user's rule: learning rate, step count, hyper-parameters."""
+    t = scalars[0]
+    return lr, t, hyper[0], hyper[1], hyper[2], hyper[3], hyper[4], hyper[5], hyper[6], hyper[7]
 
 
 class _Custom(Optimizer):
     """Base of what `from_rule` makes."""
 
-    _own_rule: ClassVar[_rules.Rule]
     _default_rate: ClassVar[float | Schedule]
     _defaults: ClassVar[dict[str, float]]
 
@@ -35,10 +41,6 @@ class _Custom(Optimizer):
         self._set(**{k: _checks.number(k, hyper.get(k, default)) for k, default in self._defaults.items()})
         rate = self._default_rate if learning_rate is None else learning_rate
         self._set_common(rate, 0.0, clip_norm, clip_value)
-
-    @property
-    def rule(self) -> _rules.Rule:
-        return self._own_rule
 
     def _hyper(self) -> tuple[float, ...]:
         return tuple(getattr(self, key) for key in self._defaults)
@@ -92,8 +94,8 @@ def from_rule(
     if name in REGISTRY and not issubclass(REGISTRY[name], _Custom):
         raise ValueError(f"name must not be that of a built-in optimizer, got {name!r}")
     n_slots = _checks.integer("n_slots", n_slots, low=0, high=3)
-    if len(hyper) > _rules.N_HYPER:
-        raise ValueError(f"a rule has at most {_rules.N_HYPER} hyper-parameters, got {len(hyper)}: {', '.join(hyper)}")
+    if len(hyper) > N_HYPER:
+        raise ValueError(f"a rule has at most {N_HYPER} hyper-parameters, got {len(hyper)}: {', '.join(hyper)}")
     taken = [key for key in hyper if hasattr(Optimizer, key) or key in Optimizer.__annotations__]
     if taken:
         raise ValueError(f"hyper-parameters must not be called {', '.join(taken)}: optimizers have these already")
@@ -102,7 +104,7 @@ def from_rule(
     made = {
         "__doc__": rule.__doc__,
         "name": name,
-        "_own_rule": _rules.make_rule(None, rule, _rules.begin_custom, n_slots),
+        "rule": make_rule(None, rule, _begin, n_slots),
         "_defaults": {key: _checks.number(key, value) for key, value in hyper.items()},
         "_default_rate": learning_rate,
     }
@@ -117,7 +119,7 @@ def _check_rule(name: str, rule: Callable[..., Any]) -> None:
         raise ValueError(f"rule of {name!r} must be a function {wanted}, got {name}{inspect.signature(rule)}")
     for real in (types.float32, types.float64):
         compiled = scalar(rule)
-        arguments = (real,) * 5 + (types.UniTuple(real, _rules.N_COEFFICIENTS),)
+        arguments = (real,) * 5 + (types.UniTuple(real, N_COEFFICIENTS),)
         try:
             compiled.compile(arguments)
         except NumbaError as error:

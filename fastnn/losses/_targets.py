@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import _checks
+from fastnn import _checks
 
 _SUM_TOLERANCE = 1e-4  # of a row of class probabilities
 

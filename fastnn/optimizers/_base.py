@@ -1,17 +1,19 @@
-"""What all optimizers share: state, checks, configuration, names. The optimizers are in `fastnn.optimizers`."""
+"""What all optimizers share: state, checks, configuration, names."""
 
 from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from fastnn import _checks, _rules, schedules
+from fastnn import _checks, schedules
 from fastnn._jit import Native
+from fastnn.optimizers._rules import N_HYPER, N_SCALARS, Rule
 from fastnn.schedules import Schedule
 
 REGISTRY: dict[str, type[Optimizer]] = {}
@@ -31,7 +33,7 @@ class OptimizerState:
     """
 
     slots: np.ndarray
-    scalars: np.ndarray = field(default_factory=lambda: np.zeros(_rules.N_SCALARS))
+    scalars: np.ndarray = field(default_factory=lambda: np.zeros(N_SCALARS))
 
 
 class Optimizer:
@@ -97,9 +99,9 @@ class Optimizer:
         raise NotImplementedError
 
     @property
-    def rule(self) -> _rules.Rule:
+    def rule(self) -> Rule:
         """The update rule with its natives."""
-        return _rules.RULES[self.name]
+        raise NotImplementedError
 
     @property
     def n_slots(self) -> int:
@@ -108,19 +110,19 @@ class Optimizer:
 
     @property
     def begin_native(self) -> Native:
-        """Called once a step; see `fastnn._rules.BEGIN_ARGUMENTS`."""
+        """Called once a step; see `fastnn.optimizers.BEGIN_ARGUMENTS`."""
         return self.rule.begin
 
     @property
     def update_native(self) -> Native:
-        """Called on runs of parameters; see `fastnn._rules.UPDATE_ARGUMENTS`."""
+        """Called on runs of parameters; see `fastnn.optimizers.UPDATE_ARGUMENTS`."""
         return self.rule.update
 
     @property
     def hyper(self) -> np.ndarray:
         """Hyper-parameters for ``begin_native``, float64, shape (8,)."""
         values = self._hyper()
-        return np.array(values + (0.0,) * (_rules.N_HYPER - len(values)))
+        return np.array(values + (0.0,) * (N_HYPER - len(values)))
 
     @property
     def steps(self) -> int:
@@ -216,3 +218,14 @@ def get(optimizer: str | Optimizer) -> Optimizer:
 
 def class_of(name: Any) -> type[Any]:
     return REGISTRY[_checks.choice("optimizer", name, REGISTRY)]
+
+
+def checked_pair(name: str, value: Any, **bounds: Any) -> tuple[float, float]:
+    """A checked pair of numbers."""
+    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)) or len(value) != 2:
+        raise TypeError(f"{name} must be a pair of numbers, got {_checks.describe(value)}")
+    return (_checks.number(f"{name}[0]", value[0], **bounds), _checks.number(f"{name}[1]", value[1], **bounds))
+
+
+def checked_betas(value: Any) -> tuple[float, float]:
+    return checked_pair("betas", value, low=0.0, high=1.0, high_open=True)

@@ -1,4 +1,4 @@
-"""THE place for an element-wise activation: value, derivative, second derivative and its line in the table.
+"""THE place for a smooth activation: value, derivative, second derivative and its line in the table.
 
 ``value(z, p0, p1)``, ``slope(z, a, p0, p1)`` (which may use ``a = value(z)``) and ``curvature(z, a, p0, p1)`` get
 numbers of one dtype, float32 or float64, and return that dtype; p0 and p1 are the activation's parameters. They are
@@ -17,38 +17,7 @@ from __future__ import annotations
 import math
 
 from fastnn._math import cos, erf, exp, expm1, sigmoid, sin, softplus, sqrt, tanh, where
-from fastnn.activations._base import Parameter, define
-
-_NEGATIVE_SLOPE = (Parameter("negative_slope", 0.01),)
-_LIMITS = (Parameter("min_val", -1.0), Parameter("max_val", 1.0))
-
-
-def _positive(name: str, default: float) -> tuple[Parameter, ...]:
-    return (Parameter(name, default, low=0.0, low_open=True),)
-
-
-def one(z, a, p0, p1):
-    return type(z)(1)
-
-
-def zero(z, a, p0, p1):
-    return type(z)(0)
-
-
-def identity_value(z, p0, p1):
-    return z
-
-
-define("identity", identity_value, one, zero)
-
-
-def step_value(z, p0, p1):
-    # A neuron fires when its sum reaches the threshold: step(0) = 1.
-    T = type(z)
-    return where(z >= T(0), T(1), where(z < T(0), T(0), z))
-
-
-define("step", step_value, zero, zero, trainable=False)
+from fastnn.activations._base import define, positive
 
 
 def sigmoid_value(z, p0, p1):
@@ -71,19 +40,6 @@ def sigmoid_curvature(z, a, p0, p1):
 define("sigmoid", sigmoid_value, sigmoid_slope, sigmoid_curvature)
 
 
-def hard_sigmoid_value(z, p0, p1):
-    T = type(z)
-    return where(z <= T(-3), T(0), where(z >= T(3), T(1), (z + T(3)) * T(1 / 6)))
-
-
-def hard_sigmoid_slope(z, a, p0, p1):
-    T = type(z)
-    return where(abs(z) < T(3), T(1 / 6), T(0))
-
-
-define("hard_sigmoid", hard_sigmoid_value, hard_sigmoid_slope, zero)
-
-
 def tanh_value(z, p0, p1):
     return tanh(z)
 
@@ -97,56 +53,6 @@ def tanh_curvature(z, a, p0, p1):
 
 
 define("tanh", tanh_value, tanh_slope, tanh_curvature)
-
-
-def hard_tanh_value(z, p0, p1):
-    return where(z < p0, p0, where(z > p1, p1, z))
-
-
-def hard_tanh_slope(z, a, p0, p1):
-    T = type(z)
-    return where(z > p0, where(z < p1, T(1), T(0)), T(0))
-
-
-define("hard_tanh", hard_tanh_value, hard_tanh_slope, zero, parameters=_LIMITS)
-
-
-def relu_value(z, p0, p1):
-    T = type(z)
-    return where(z < T(0), T(0), z)
-
-
-def relu_slope(z, a, p0, p1):
-    T = type(z)
-    return where(a > T(0), T(1), T(0))
-
-
-define("relu", relu_value, relu_slope, zero, gate=True)
-
-
-def relu6_value(z, p0, p1):
-    T = type(z)
-    return where(z < T(0), T(0), where(z > T(6), T(6), z))
-
-
-def relu6_slope(z, a, p0, p1):
-    T = type(z)
-    return where(z > T(0), where(z < T(6), T(1), T(0)), T(0))
-
-
-define("relu6", relu6_value, relu6_slope, zero)
-
-
-def leaky_relu_value(z, p0, p1):
-    return where(z > type(z)(0), z, z * p0)
-
-
-def leaky_relu_slope(z, a, p0, p1):
-    T = type(z)
-    return where(z > T(0), T(1), p0)
-
-
-define("leaky_relu", leaky_relu_value, leaky_relu_slope, zero, parameters=_NEGATIVE_SLOPE)
 
 
 def elu_value(z, p0, p1):
@@ -168,7 +74,7 @@ _SELU = 1.0507009873554804934193349852946
 _SELU_ALPHA = _SELU * 1.6732632423543772848170429916717
 
 
-define("elu", elu_value, elu_slope, elu_curvature, parameters=_positive("alpha", 1.0))
+define("elu", elu_value, elu_slope, elu_curvature, parameters=positive("alpha", 1.0))
 
 
 def selu_value(z, p0, p1):
@@ -207,7 +113,7 @@ _SQRT_HALF = 0.5**0.5
 _INVERSE_SQRT_2PI = (2 * math.pi) ** -0.5
 
 
-define("celu", celu_value, celu_slope, celu_curvature, parameters=_positive("alpha", 1.0))
+define("celu", celu_value, celu_slope, celu_curvature, parameters=positive("alpha", 1.0))
 
 
 def gelu_value(z, p0, p1):
@@ -343,7 +249,7 @@ def softplus_curvature(z, a, p0, p1):
     return p0 * (s * (type(z)(1) - s))
 
 
-define("softplus", softplus_value, softplus_slope, softplus_curvature, parameters=_positive("beta", 1.0))
+define("softplus", softplus_value, softplus_slope, softplus_curvature, parameters=positive("beta", 1.0))
 
 
 def softsign_value(z, p0, p1):
@@ -364,27 +270,6 @@ def softsign_curvature(z, a, p0, p1):
 
 
 define("softsign", softsign_value, softsign_slope, softsign_curvature)
-
-
-def hard_swish_value(z, p0, p1):
-    T = type(z)
-    return where(z <= T(-3), T(0), where(z >= T(3), z, z * (z + T(3)) * T(1 / 6)))
-
-
-def hard_swish_slope(z, a, p0, p1):
-    T = type(z)
-    return where(z <= T(-3), T(0), where(z >= T(3), T(1), z * T(1 / 3) + T(0.5)))
-
-
-def hard_swish_curvature(z, a, p0, p1):
-    T = type(z)
-    return where(abs(z) < T(3), T(1 / 3), T(0))
-
-
-# Barron, "Squareplus" (2021): (z + r) / 2, r = sqrt(z**2 + b). For z < 0 this is b / (2 (r - z)): nothing cancels.
-
-
-define("hard_swish", hard_swish_value, hard_swish_slope, hard_swish_curvature)
 
 
 def squareplus_value(z, p0, p1):
@@ -408,7 +293,7 @@ def squareplus_curvature(z, a, p0, p1):
     return T(0.5) * p0 / (square * sqrt(square))
 
 
-define("squareplus", squareplus_value, squareplus_slope, squareplus_curvature, parameters=_positive("b", 4.0))
+define("squareplus", squareplus_value, squareplus_slope, squareplus_curvature, parameters=positive("b", 4.0))
 
 
 def exponential_value(z, p0, p1):

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from fastnn import _checks, _rules
-from fastnn._optimizer import Optimizer
+from fastnn import _checks
+from fastnn.optimizers._base import Optimizer
+from fastnn.optimizers._rules import Rule
 
 
 @dataclass
@@ -85,7 +86,7 @@ class LBFGS(Optimizer):
         raise TypeError("LBFGS has no learning rate: its line search finds the length of each step")
 
     @property
-    def rule(self) -> _rules.Rule:
+    def rule(self) -> Rule:
         raise TypeError("LBFGS works on the whole data set through fit and cannot take single steps")
 
     @property

@@ -1,15 +1,25 @@
-"""What a user's own loss goes through: compilation, a check of its derivatives, natives."""
+"""A user's own loss: compilation, a check of its derivatives, natives, its name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from ._jit import Native, scalar
-from ._loss_kernels import LOSS_ARGUMENTS, TANGENT_ARGUMENTS, elementwise_loss, elementwise_tangent
+from fastnn._jit import Native, scalar
+from fastnn.losses._base import (
+    BUILT_IN,
+    LOSS_ARGUMENTS,
+    REGISTERED,
+    TANGENT_ARGUMENTS,
+    Loss,
+    Resolved,
+    elementwise_loss,
+    elementwise_tangent,
+)
 
 # Off the places where losses like to have kinks (0, 1, output = target), and within the reach of most formulas.
 _OUTPUTS = np.linspace(-3.0137, 3.0211, 27)
@@ -59,7 +69,7 @@ def _check_derivative(role: str, derivative: Any, of: str, function: Any) -> Non
         raise ValueError(f"{role} cannot be checked: {of} is finite and smooth nowhere for outputs in [-3, 3]")
 
 
-def check_user_loss(value: Any, gradient: Any, second_derivative: Any) -> None:
+def _check(value: Any, gradient: Any, second_derivative: Any) -> None:
     """Refuse functions that do not compile and derivatives that are wrong."""
     compiled = _compiled("value", value)
     slope = _compiled("gradient", gradient)
@@ -73,16 +83,76 @@ def _of_six(function: Any) -> Callable[..., Any]:
     """A function of (output, target) with the signature of the built-in formulas."""
     compiled = scalar(getattr(function, "py_func", function))
 
-    def formula(o, y, p0, p1, p2, p3):  # type: ignore[no-untyped-def]
+    def formula(o, y, p0, p1, p2, p3):
         return compiled(o, y)
 
     return formula
 
 
 @lru_cache(maxsize=64)
-def user_natives(value: Any, gradient: Any, second_derivative: Any) -> tuple[Native, Native | None]:
+def _natives(value: Any, gradient: Any, second_derivative: Any) -> tuple[Native, Native | None]:
     """The natives of a user's loss, made once for the same functions while the process lives; never on disk."""
     first = Native(None, elementwise_loss(_of_six(value), _of_six(gradient)), LOSS_ARGUMENTS)
     if second_derivative is None:
         return first, None
     return first, Native(None, elementwise_tangent(_of_six(second_derivative)), TANGENT_ARGUMENTS)
+
+
+@dataclass(frozen=True)
+class UserLoss(Loss):
+    """A loss per output from a user's scalar functions; see `from_functions`."""
+
+    name: str  # type: ignore[misc]
+    value: Callable[[float, float], float] = field(repr=False)
+    gradient: Callable[[float, float], float] = field(repr=False)
+    second_derivative: Callable[[float, float], float] | None = field(default=None, repr=False)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {}
+
+    def resolve(self, activation_name: str, n_outputs: int) -> Resolved:
+        first, second = _natives(self.value, self.gradient, self.second_derivative)
+        return Resolved(first, second, False, self.parameter_values, self.name)
+
+
+def from_functions(
+    name: str,
+    value: Callable[[float, float], float],
+    gradient: Callable[[float, float], float],
+    second_derivative: Callable[[float, float], float] | None = None,
+) -> Loss:
+    """Make a loss from plain scalar functions of (output, target), and register its name.
+
+    The functions are compiled: they may use arithmetic, ``math`` and conditions. The gradient is compared with
+    differences of the value now, and the second derivative with differences of the gradient. A row's loss is the mean
+    over its outputs.
+
+    Parameters
+    ----------
+    name : str
+        Afterwards ``loss=name`` works too. Names of built-in losses are taken; a name of one's own may be redefined.
+    value, gradient : function
+        The loss and its derivative by the output.
+    second_derivative : function, optional
+        Needed for exact Hessian-vector products only.
+
+    Raises
+    ------
+    ValueError
+        A function does not compile, or a derivative is wrong: the message says where and what the differences give.
+
+    Examples
+    --------
+    >>> import fastnn as fn
+    >>> quartic = fn.losses.from_functions("quartic", lambda o, y: (o - y) ** 4, lambda o, y: 4 * (o - y) ** 3)
+    >>> fn.losses.get("quartic") is quartic
+    True
+    """
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(f"name must be an identifier, got {name!r}")
+    if name in BUILT_IN:
+        raise ValueError(f"name {name!r} is a built-in loss: choose another name")
+    _check(value, gradient, second_derivative)
+    REGISTERED[name] = loss = UserLoss(name, value, gradient, second_derivative)
+    return loss
