@@ -10,7 +10,7 @@ import difflib
 import math
 import numbers
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -188,6 +188,24 @@ def _numbers_of_objects(name: str, array: np.ndarray) -> np.ndarray:
 
 def _position(index: tuple[int, ...]) -> str:
     return f"[{', '.join(str(int(i)) for i in index)}]"
+
+
+def config(name: str, value: Any) -> dict[str, Any]:
+    """Return what a ``get_config`` gave, a copy."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        raise TypeError(f"{name} must be a dict with a 'name', as get_config gives, got {describe(value)}")
+    return dict(value)
+
+
+def weights(name: str, value: Any, dtype: DTypeLike, length: int) -> np.ndarray:
+    """Return sample weights: finite, none negative, not all zero."""
+    checked = vector(name, value, dtype, length=length)
+    if checked.min() < 0:
+        where = int(checked.argmin())
+        raise ValueError(f"{name} must not be negative, got {checked[where]:g} at position {where}")
+    if not checked.any():
+        raise ValueError(f"{name} must not be zero everywhere, got {length} zeros")
+    return checked
 
 
 def real_array(name: str, value: Any) -> np.ndarray:

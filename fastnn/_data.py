@@ -44,13 +44,7 @@ def check_weights(weights: ArrayLike | None, n: int, dtype: np.dtype[Any], name:
     """Non-negative finite weights, not all zero; an empty array stands for none."""
     if weights is None:
         return np.empty(0, dtype)
-    checked = _checks.vector(name, weights, dtype, length=n)
-    if checked.min() < 0:
-        where = int(checked.argmin())
-        raise ValueError(f"{name} must not be negative, got {checked[where]:g} at position {where}")
-    if not checked.any():
-        raise ValueError(f"{name} must not be zero everywhere")
-    return checked
+    return _checks.weights(name, weights, dtype, n)
 
 
 def make_objective(

@@ -282,6 +282,10 @@ class FromFunction(Initializer):
     label: str = ""
 
     def __post_init__(self) -> None:
+        if not (self.function is None or callable(self.function)):
+            raise TypeError(f"function must be callable, got {_checks.describe(self.function)}")
+        if not isinstance(self.label, str):
+            raise TypeError(f"label must be a text, got {_checks.describe(self.label)}")
         if not self.label:
             object.__setattr__(self, "label", getattr(self.function, "__qualname__", repr(self.function)))
 
@@ -304,10 +308,11 @@ def from_config(config: dict[str, Any]) -> Initializer:
     >>> from_config(Normal(std=0.1).get_config())
     Normal(mean=0.0, std=0.1)
     """
-    values = {k: v for k, v in config.items() if k != "name"}
-    if config.get("name") == FromFunction.name:
+    values = _checks.config("initializer", config)
+    name = values.pop("name")
+    if name == FromFunction.name:
         return FromFunction(None, **values)
-    return _REGISTRY[_checks.choice("initializer", config.get("name"), _REGISTRY)](**values)
+    return _REGISTRY[_checks.choice("initializer", name, _REGISTRY)](**values)
 
 
 def get(initializer: Any) -> Initializer:
@@ -325,11 +330,11 @@ def get(initializer: Any) -> Initializer:
         raise TypeError(f"initializer must be a name or an object, got the class {initializer.__name__}: call it")
     if callable(initializer):
         return FromFunction(initializer)
-    if initializer is None or np.ndim(initializer) == 0:
-        raise TypeError(
-            f"initializer must be a name, an initializer, an array or a function, got {_checks.describe(initializer)}"
-        )
-    return FromArray(initializer)
+    if isinstance(initializer, (list, tuple)) or np.ndim(initializer) > 0:
+        return FromArray(initializer)
+    raise TypeError(
+        f"initializer must be a name, an initializer, an array or a function, got {_checks.describe(initializer)}"
+    )
 
 
 _RELU_FAMILY = frozenset(

@@ -51,15 +51,13 @@ def _table(name: str, values: Any) -> np.ndarray:
 def _weights(sample_weight: Any, n: int) -> np.ndarray:
     if sample_weight is None:
         return np.ones(n)
-    weights = _checks.vector("sample_weight", sample_weight, np.float64, length=n)
-    if (weights < 0).any() or not weights.any():
-        raise ValueError("sample_weight must hold numbers >= 0 that are not all 0")
-    return weights
+    return _checks.weights("sample_weight", sample_weight, np.float64, n)
 
 
 def _pair(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Targets, predictions and weights, with equal numbers of rows."""
     true, pred = _table("y_true", y_true), _table("y_pred", y_pred)
+    _checks.check_finite("y_true", true)
     if len(true) != len(pred):
         raise ValueError(f"y_true and y_pred must have as many rows, got {len(true)} and {len(pred)}")
     return true, pred, _weights(sample_weight, len(true))

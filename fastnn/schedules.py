@@ -77,8 +77,8 @@ def from_config(config: dict[str, Any]) -> Schedule:
     >>> from_config(Exponential(0.1, 0.5).get_config())
     Exponential(initial=0.1, factor=0.5)
     """
-    values = {k: from_config(v) if isinstance(v, dict) else v for k, v in config.items() if k != "name"}
-    return _REGISTRY[_checks.choice("schedule", config.get("name"), _REGISTRY)](**values)
+    values = {k: from_config(v) if isinstance(v, dict) else v for k, v in _checks.config("schedule", config).items()}
+    return _REGISTRY[_checks.choice("schedule", values.pop("name"), _REGISTRY)](**values)
 
 
 def get(value: Any, name: str = "learning_rate") -> float | Schedule:

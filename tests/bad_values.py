@@ -165,7 +165,7 @@ TABLE = {
         "dampening": [*NUMBER, 1.5],
         "nesterov": [*FLAG, Bad(True, "momentum > 0")],
         "alpha": SHARE,
-        "eps": ABOVE_0,
+        "eps": AT_LEAST_0,
         "centered": FLAG,
         "lr_decay": AT_LEAST_0,
         "initial_accumulator_value": AT_LEAST_0,

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from fastnn import _checks
 from fastnn.losses._base import BUILT_IN, KINDS, LOSS_ARGUMENTS, REGISTERED, TANGENT_ARGUMENTS, Formula, Loss, Resolved
+from fastnn.losses._user import UserLoss as UserLoss
 from fastnn.losses._user import from_functions
 from fastnn.losses.classification import BinaryCrossEntropy, Hinge, SquaredHinge
 from fastnn.losses.focal import Focal

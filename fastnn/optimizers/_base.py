@@ -196,10 +196,11 @@ def from_config(config: dict[str, Any]) -> Optimizer:
     >>> from_config({"name": "adam", "learning_rate": 0.01}).learning_rate
     0.01
     """
-    values = {k: v for k, v in config.items() if k != "name"}
+    values = _checks.config("optimizer", config)
+    made = class_of(values.pop("name"))
     if isinstance(values.get("learning_rate"), dict):
         values["learning_rate"] = schedules.from_config(values["learning_rate"])
-    return class_of(config.get("name"))(**values)
+    return made(**values)
 
 
 def get(optimizer: str | Optimizer) -> Optimizer:

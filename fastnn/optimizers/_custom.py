@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from numba import types
 from numba.core.errors import NumbaError
 
-from fastnn import _checks
+from fastnn import _checks, schedules
 from fastnn._jit import scalar
 from fastnn.optimizers._base import REGISTRY, Optimizer
 from fastnn.optimizers._rules import N_COEFFICIENTS, N_HYPER, make_rule
@@ -106,7 +106,7 @@ def from_rule(
         "name": name,
         "rule": make_rule(None, rule, _begin, n_slots),
         "_defaults": {key: _checks.number(key, value) for key, value in hyper.items()},
-        "_default_rate": learning_rate,
+        "_default_rate": schedules.get(learning_rate),
     }
     return type(name, (_Custom,), made)
 
