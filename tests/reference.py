@@ -30,7 +30,7 @@ SELU_SCALE, SELU_ALPHA = 1.0507009873554804934193349852946, 1.673263242354377284
 # name -> (value, derivative), with the parameters in the order of their table
 ACTIVATIONS = {
     "identity": (lambda z: z, lambda z: np.ones_like(z)),
-    "step": (lambda z: (z > 0).astype(float), None),
+    "step": (lambda z: (z >= 0).astype(float), None),
     "sigmoid": (special.expit, lambda z: special.expit(z) * special.expit(-z)),
     "hard_sigmoid": (lambda z: np.clip(z / 6 + 0.5, 0, 1), lambda z: (np.abs(z) < 3) / 6.0),
     "tanh": (np.tanh, lambda z: 1 / np.cosh(z) ** 2),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import reference
+from reference_optimizers import STEPS
 
 import fastnn as fn
 from fastnn import _rows as row
@@ -292,3 +293,25 @@ def test_cross_entropies_are_stable_at_huge_pre_activations(output, loss, dtype)
     assert all(np.isfinite(g).all() for g in gradients.values())
     ref = reference.mean_loss(fn.losses.get(loss), x, y)
     assert value == pytest.approx(ref, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in fn.optimizers.names() if name != "lbfgs"])
+def test_training_equals_the_reference(name):
+    """Thirty steps of ``fit`` in mini-batches against the reference network and the reference optimizer."""
+    net = build([fn.Dense(7, "tanh", l2=0.01), fn.LayerNorm(), fn.Dense(3)])
+    ref = reference.Network(net)
+    rng = np.random.default_rng(4)
+    x, y = rng.standard_normal((25, 4)), rng.standard_normal((25, 3))
+    optimizer = fn.optimizers.from_config({"name": name, "learning_rate": 0.01})
+    step, state = STEPS[name], {}
+    for t in range(1, 31):
+        rows = slice(10 * ((t - 1) % 3), 10 * ((t - 1) % 3) + 10)  # 10, 10 and 5 rows
+        outputs = ref.forward(x[rows], training=True)
+        gradients, _ = ref.backward(2 * (outputs - y[rows]) / outputs.size)
+        for key, value in ref.penalty()[1].items():
+            gradients[key] = gradients[key] + value
+        theta = step(flat(ref.p), flat({k: gradients[k] for k in ref.p}), 0.01, t, state)
+        for entry, (key, value) in zip(net._plan.parameters, ref.p.items(), strict=True):
+            ref.p[key] = theta[entry.offset : entry.offset + entry.size].reshape(value.shape)
+    net.fit(x, y, "mse", optimizer, epochs=10, batch_size=10, shuffle=False)
+    assert relative(net.parameters, flat(ref.p)) < 1e-10

@@ -10,13 +10,16 @@ from losses_table import ONE_PER_NATIVE, TABLE, N, draw, evaluate, is_per_class,
 from fastnn._jit import Native
 from fastnn.losses import BinaryCrossEntropy, CrossEntropy, Focal, KLDivergence, LogCosh
 
-# One column has no classes to compare.
-WITH_COLUMNS = [(row, cols) for row in TABLE for cols in (1, 3, 10, 37) if cols > 1 or not is_per_class(*row[:2])]
+
+def widths(rows, *choices):
+    """Rows of the table with each number of columns; one column has no classes to compare."""
+    pairs = [(row, cols) for row in rows for cols in choices if cols > 1 or not is_per_class(*row[:2])]
+    return [pytest.param(row, cols, id=f"{name_of_row(row)}-{cols}") for row, cols in pairs]
 
 
 @pytest.mark.oracle
 @pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-10), (np.float32, 1e-5)], ids=["f8", "f4"])
-@pytest.mark.parametrize("row, cols", WITH_COLUMNS, ids=[f"{name_of_row(row)}-{cols}" for row, cols in WITH_COLUMNS])
+@pytest.mark.parametrize("row, cols", widths(TABLE, 1, 3, 10, 37))
 def test_against_torch(oracle, row, dtype, tolerance, cols):
     torch = oracle("torch")
     loss, activation, _, peer = row
@@ -44,12 +47,9 @@ def test_against_torch(oracle, row, dtype, tolerance, cols):
     np.testing.assert_allclose(second, hv, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("cols", [1, 5])
-@pytest.mark.parametrize("row", [row for row in TABLE if row[2] is not kinks], ids=name_of_row)
+@pytest.mark.parametrize("row, cols", widths([row for row in TABLE if row[2] is not kinks], 1, 5))
 def test_against_differences(row, cols):
     loss, activation, *_ = row
-    if cols == 1 and is_per_class(loss, activation):
-        pytest.skip("needs two classes")
     o, y, labels = draw(row, cols, seed=2)
     w = np.random.default_rng(3).random(N)
     v = np.random.default_rng(4).normal(size=o.shape)
@@ -63,12 +63,9 @@ def test_against_differences(row, cols):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f4", "f8"])
-@pytest.mark.parametrize("cols", [1, 3, 10, 33])
-@pytest.mark.parametrize("row", ONE_PER_NATIVE.values(), ids=list(ONE_PER_NATIVE))
+@pytest.mark.parametrize("row, cols", widths(ONE_PER_NATIVE.values(), 1, 3, 10, 33))
 def test_in_place_is_the_same(row, cols, dtype):
     loss, activation, _ = row
-    if cols == 1 and is_per_class(loss, activation):
-        pytest.skip("needs two classes")
     o, y, labels = draw(row, cols)
     for padding in (0, 6):
         a = evaluate(loss, o.astype(dtype), y, None, labels, None, activation, True, padding)
@@ -91,12 +88,9 @@ def test_a_row_does_not_depend_on_its_neighbours(row, cols):
             np.testing.assert_allclose(a / N, b[i : i + 1], rtol=1e-5, atol=1e-8)  # another scale
 
 
-@pytest.mark.parametrize("cols", [1, 4])
-@pytest.mark.parametrize("row", ONE_PER_NATIVE.values(), ids=list(ONE_PER_NATIVE))
+@pytest.mark.parametrize("row, cols", widths(ONE_PER_NATIVE.values(), 1, 4))
 def test_weight_zero_and_nan(row, cols):
     loss, activation, _ = row
-    if cols == 1 and is_per_class(loss, activation):
-        pytest.skip("needs two classes")
     o, y, labels = draw(row, cols)
     o = o.astype(np.float32)
     w = np.ones(N)

@@ -18,7 +18,7 @@ there, and `reset` forgets it. Hyper-parameters are fixed once it is made; ``lea
 
 from __future__ import annotations
 
-from fastnn.optimizers._base import Optimizer, OptimizerState, from_config, get
+from fastnn.optimizers._base import Optimizer, OptimizerState, from_config, get, names
 from fastnn.optimizers._custom import from_rule
 from fastnn.optimizers._rules import BEGIN_ARGUMENTS, UPDATE_ARGUMENTS
 from fastnn.optimizers.adagrad import Adadelta, Adagrad, RMSprop
@@ -47,4 +47,5 @@ __all__ = [
     "from_config",
     "from_rule",
     "get",
+    "names",
 ]

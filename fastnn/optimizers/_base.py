@@ -203,6 +203,11 @@ def from_config(config: dict[str, Any]) -> Optimizer:
     return made(**values)
 
 
+def names() -> tuple[str, ...]:
+    """All names that `get` takes, those of a user's own rules included."""
+    return tuple(REGISTRY)
+
+
 def get(optimizer: str | Optimizer) -> Optimizer:
     """The optimizer itself, or a new one with default hyper-parameters by its name.
 
