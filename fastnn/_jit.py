@@ -31,6 +31,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 from numba.core.ccallback import CFunc
+from numba.core.runtime import rtsys
 from numba.extending import intrinsic as _numba_intrinsic
 from numba.misc.appdirs import AppDirs
 
@@ -143,7 +144,11 @@ class _Cache(FunctionCache):
         return (sig, codegen.magic_tuple(), self._key_name)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        found = super().load_overload(sig, target_context)
+        # Numba would refresh the context first, which imports SciPy's linear algebra and takes longer than all loading.
+        # Machine code that is already complete needs the run-time library's symbols alone.
+        rtsys.initialize(target_context)
+        with self._guard_against_spurious_io_errors():
+            found = self._load_overload(sig, target_context)
         if found is None:
             _announce()
         return found
