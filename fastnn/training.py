@@ -64,11 +64,11 @@ class History:
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the losses over the epochs; needs the extra ``plot``. Returns the matplotlib axes."""
-        try:
-            import matplotlib.pyplot as plt
-        except ImportError as error:
-            raise ImportError("plot() needs matplotlib: pip install 'fastnn-numba[plot]'") from error
         if ax is None:
+            try:
+                import matplotlib.pyplot as plt
+            except ImportError as error:
+                raise ImportError("plot() needs matplotlib: pip install 'fastnn-numba[plot]'") from error
             ax = plt.subplots(layout="constrained")[1]
         ax.plot(self.epochs, self.loss, label="training")
         if self.val_loss:

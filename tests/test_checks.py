@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from fastnn import _checks
 
@@ -89,7 +90,6 @@ def test_matrix_refuses(value, error, message):
 def test_matrix_other_refusals():
     with pytest.raises(ValueError, match=r"X must have 3 columns, got shape \(3, 2\)"):
         _checks.matrix("X", GOOD, np.float32, n_columns=3)
-    sparse = pytest.importorskip("scipy.sparse")
     with pytest.raises(TypeError, match="toarray"):
         _checks.matrix("X", sparse.csr_matrix(GOOD), np.float32)
     assert np.isnan(_checks.matrix("X", [[np.nan]], np.float32, finite=False))

@@ -64,7 +64,6 @@ def test_demo_split_is_disjoint_and_complete():
 
 
 def test_demo_plot(tmp_path, capsys):
-    pytest.importorskip("matplotlib")
     for name in ("plot.png", "plot.svg"):
         assert _cli.main(["demo", "--epochs", "2", "--plot", str(tmp_path / name)]) == 0
         assert str(tmp_path / name) in capsys.readouterr().out
@@ -83,7 +82,6 @@ def test_demo_plot_without_matplotlib(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize("name", ["plot", "plot.xyz", "no_such_folder/plot.png"])
 def test_demo_plot_where_it_cannot_be_written(name, tmp_path, capsys):
-    pytest.importorskip("matplotlib")
     assert _cli.main(["demo", "--plot", str(tmp_path / name)]) == 2
     said = capsys.readouterr()
     assert name in said.err

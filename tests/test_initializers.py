@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
+from fastnn import activations
 from fastnn import initializers as init
 
 SHAPE = (300, 200)
@@ -56,10 +57,11 @@ def test_vectors_and_small_shapes(name):
     assert init.get(name)((1, 1), rng()).shape == (1, 1)
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("kind", ["uniform", "normal"])
 @pytest.mark.parametrize(("ours", "theirs"), [("glorot", "xavier"), ("he", "kaiming")])
-def test_spread_is_that_of_pytorch(ours, theirs, kind):
-    torch = pytest.importorskip("torch")
+def test_spread_is_that_of_pytorch(oracle, ours, theirs, kind):
+    torch = oracle("torch")
     options = {"nonlinearity": "relu"} if theirs == "kaiming" else {}
     weight = torch.empty(SHAPE[1], SHAPE[0])  # PyTorch's are (n_out, n_in)
     torch.manual_seed(0)
@@ -152,7 +154,6 @@ def test_auto(activation, expected):
 
 
 def test_auto_knows_the_activations():
-    activations = pytest.importorskip("fastnn.activations")
     for name in init._RELU_FAMILY | {"selu"}:
         assert activations.get(name).name == name
 

@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import fastnn as fn
 from fastnn import training as training_module
@@ -174,6 +175,16 @@ def test_history():
     assert all(len(column) == 3 for column in columns.values())
     assert again.metrics["accuracy"][-1] == pytest.approx(net.evaluate(x, y)["accuracy"])
     assert again.val_loss[-1] == pytest.approx(net.evaluate(x, y, "cross_entropy")["loss"])
+
+
+def test_history_plots_its_losses():
+    x, y = blobs()
+    history = classifier().fit(x, y, epochs=3, validation_split=0.2)
+    axes = Figure().subplots()
+    assert history.plot(axes) is axes
+    drawn = [list(line.get_ydata()) for line in axes.get_lines()]
+    assert drawn == [history.loss, history.val_loss]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["training", "validation"]
 
 
 def test_validation_split_takes_the_last_rows():
