@@ -315,3 +315,14 @@ def test_training_equals_the_reference(name):
             ref.p[key] = theta[entry.offset : entry.offset + entry.size].reshape(value.shape)
     net.fit(x, y, "mse", optimizer, epochs=10, batch_size=10, shuffle=False)
     assert relative(net.parameters, flat(ref.p)) < 1e-10
+
+
+def test_memory_does_not_grow_with_the_batch():
+    net = fn.Sequential([fn.Dense(64, "gelu"), fn.Dense(64, "relu"), fn.Dense(3)], n_inputs=20)
+    rng = np.random.default_rng(0)
+    sizes = []
+    for n in (1_000, 20_000):
+        net.loss_and_gradients(rng.standard_normal((n, 20)), rng.standard_normal((n, 3)), "mse")
+        work = net._engine._local.work
+        sizes.append(sum(array.nbytes for array in work))
+    assert sizes[1] == sizes[0]

@@ -230,3 +230,32 @@ def lanes_of(typingctx: Any, number: Any) -> Any:
         return ir.Constant(I64, lanes(number.bitwidth // 8))
 
     return types.int64(number), codegen
+
+
+@intrinsic
+def transpose_block(typingctx: Any, source: Any, ld_source: Any, target: Any, ld_target: Any) -> Any:
+    """target (L, L) = transpose of source (L, L), for L lanes: L log2(L) shuffles between registers."""
+    n = types.int64
+    signature = types.void(source, n, source, n)
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        source, ld_source, target, ld_target = args
+        v = _Vectors(builder, sig.args[0].dtype)
+        rows = [v.load(builder.gep(source, [builder.mul(ld_source, ir.Constant(I64, i))])) for i in range(v.lanes)]
+        step = 1
+        while step < v.lanes:
+            for i in (i for i in range(v.lanes) if not i & step):
+                pair = rows[i], rows[i + step]
+                # Lane k of the first row stays where k has the step's bit clear, and comes from the other row elsewhere.
+                first = [k if not k & step else v.lanes + (k ^ step) for k in range(v.lanes)]
+                second = [k ^ step if not k & step else v.lanes + k for k in range(v.lanes)]
+                rows[i], rows[i + step] = (
+                    builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(I32, v.lanes), mask))
+                    for mask in (first, second)
+                )
+            step *= 2
+        for i, value in enumerate(rows):
+            v.store(value, builder.gep(target, [builder.mul(ld_target, ir.Constant(I64, i))]))
+        return context.get_dummy_value()
+
+    return signature, codegen

@@ -12,7 +12,7 @@ from fastnn._jit import Native, native_call, scalar
 from fastnn.activations import BACKWARD_ARGUMENTS, FORWARD_ARGUMENTS, VALUE_ARGUMENTS
 from fastnn.cpu.gemm import call_gemm
 from fastnn.cpu.norm import call_norm_backward, call_norm_forward
-from fastnn.cpu.simd import shift
+from fastnn.cpu.simd import lanes_of, shift, transpose_block
 
 _call_value = native_call(VALUE_ARGUMENTS, 0)
 _call_value_and_slope = native_call(FORWARD_ARGUMENTS, 0)
@@ -94,12 +94,15 @@ def _multiply(d, factor, ld, out, ldo, rows, cols):
 
 @scalar
 def transpose(w, rows, cols, out):
-    """out (cols, rows) = transpose of w (rows, cols), in blocks that stay in the first-level cache."""
-    for i0 in range(0, rows, 16):
-        for j0 in range(0, cols, 16):
-            for j in range(j0, min(j0 + 16, cols)):
-                for i in range(i0, min(i0 + 16, rows)):
-                    out[j * rows + i] = w[i * cols + j]
+    """out (cols, rows) = transpose of w (rows, cols)."""
+    lanes = lanes_of(w[0])
+    whole_rows, whole_cols = rows // lanes * lanes, cols // lanes * lanes
+    for i in range(0, whole_rows, lanes):
+        for j in range(0, whole_cols, lanes):
+            transpose_block(shift(w, i * cols + j), cols, shift(out, j * rows + i), rows)
+    for i in range(rows):
+        for j in range(whole_cols if i < whole_rows else 0, cols):
+            out[j * rows + i] = w[i * cols + j]
 
 
 def _forward(plan, n_rows, reals, theta, running, space, shared, piece, x, ldx, rows, first, key, mode):
