@@ -238,7 +238,7 @@ def transpose_block(typingctx: Any, source: Any, ld_source: Any, target: Any, ld
     n = types.int64
     signature = types.void(source, n, source, n)
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         source, ld_source, target, ld_target = args
         v = _Vectors(builder, sig.args[0].dtype)
         rows = [v.load(builder.gep(source, [builder.mul(ld_source, ir.Constant(I64, i))])) for i in range(v.lanes)]
@@ -246,7 +246,7 @@ def transpose_block(typingctx: Any, source: Any, ld_source: Any, target: Any, ld
         while step < v.lanes:
             for i in (i for i in range(v.lanes) if not i & step):
                 pair = rows[i], rows[i + step]
-                # Lane k of the first row stays where k has the step's bit clear, and comes from the other row elsewhere.
+                # Lane k of the first row stays where k has the step's bit clear; elsewhere the other row gives it.
                 first = [k if not k & step else v.lanes + (k ^ step) for k in range(v.lanes)]
                 second = [k ^ step if not k & step else v.lanes + k for k in range(v.lanes)]
                 rows[i], rows[i + step] = (

@@ -2,6 +2,9 @@
 
 A batch is walked in pieces that fit the cache: forwards, loss and backwards of one piece before the next. Neither the
 loss nor a gradient depends on the size of the pieces, to the last bit.
+
+Kernels are called with arrays and turn them into pointers at once: Numba counts references to an array wherever it is
+handed on, with atomic instructions that take as long as the arithmetic of a small network.
 """
 
 from __future__ import annotations
@@ -12,8 +15,8 @@ import numpy as np
 
 from fastnn import _rows as row
 from fastnn._jit import kernel, native_call, scalar
-from fastnn.cpu.simd import pointer
-from fastnn.cpu.walk import call_backward, call_forward, mix
+from fastnn.cpu.simd import pointer, shift
+from fastnn.cpu.walk import call_backward, call_forward, copy_matrix, mix
 from fastnn.losses import LOSS_ARGUMENTS
 from fastnn.optimizers import BEGIN_ARGUMENTS, UPDATE_ARGUMENTS
 
@@ -60,125 +63,6 @@ class Batches(NamedTuple):
     mode: int  # SKIP_LAST where the loss starts from pre-activations, else 0
 
 
-@scalar
-def _gather(x, order, start, rows, out):
-    cols = x.shape[1]
-    for i in range(rows):
-        src = x[order[start + i]]
-        dst = out[i * cols : (i + 1) * cols]
-        for j in range(cols):
-            dst[j] = src[j]
-
-
-@scalar
-def _total_weight(data, start, count, T):
-    if data.weights.size == 0:
-        return T(count)
-    total = T(0)
-    for i in range(start, start + count):
-        total += data.weights[data.order[i] if data.order.size else i]
-    return total
-
-
-@scalar
-def _batch(work, data, start, count, mode, key, learn, want_dx, dx):
-    """Mean loss and total weight of ``count`` rows from ``start``; gradients go to ``work.gradient`` and ``dx``."""
-    T = type(work.reals[0])
-    n_rows, n_in, y_cols = work.plan.shape[0], data.x.shape[1], data.y.shape[1]
-    piece = work.row_losses.size
-    q = work.plan[n_rows - 1]
-    n_out, ld_out = q[row.N_OUT], q[row.LD_OUT]
-    plan, reals, theta = pointer(work.plan.reshape(-1), 0), pointer(work.reals, 0), pointer(work.theta, 0)
-    space, shared, running = pointer(work.space, 0), pointer(work.shared, 0), pointer(work.running, 0)
-    out, d = pointer(work.space, q[row.OUT] * piece), pointer(work.space, q[row.D_OUT] * piece)
-    all_x, all_y = data.x.reshape(-1), data.y.reshape(-1)
-    total_weight = _total_weight(data, start, count, T)
-    scale = T(1) / total_weight if total_weight != T(0) else T(0)
-    total, block = T(0), T(0)
-    for done in range(0, count, piece):
-        rows = min(piece, count - done)
-        first = start + done
-        x, y, w = pointer(work.x, 0), pointer(work.y, 0), pointer(work.weights, 0)
-        if data.order.size:
-            _gather(data.x, data.order, first, rows, work.x)
-            _gather(data.y, data.order, first, rows, work.y)
-            if data.weights.size:
-                for i in range(rows):
-                    work.weights[i] = data.weights[data.order[first + i]]
-        else:
-            x, y = pointer(all_x, first * n_in), pointer(all_y, first * y_cols)
-            if data.weights.size:
-                w = pointer(data.weights, first)
-        call_forward(
-            work.natives[FORWARD],
-            (plan, n_rows, reals, theta, running, space, shared, piece, x, n_in, rows, done, key, mode),
-        )
-        _call_loss(
-            work.natives[LOSS],
-            (
-                out, ld_out, y, y_cols, data.labels, w, d, ld_out, rows, n_out, scale,
-                pointer(work.row_losses, 0), pointer(work.loss_reals, 0),
-            ),
-        )  # fmt: skip
-        for i in range(rows):
-            block += work.row_losses[i]
-            if (done + i) % LOSS_BLOCK == LOSS_BLOCK - 1:
-                total += block
-                block = T(0)
-        if learn or want_dx:
-            call_backward(
-                work.natives[BACKWARD],
-                (
-                    plan, n_rows, reals, theta, pointer(work.gradient, 0), space, shared, piece, x, n_in,
-                    pointer(dx, done * n_in), n_in, rows, mode, learn, np.int64(done > 0), want_dx,
-                ),
-            )  # fmt: skip
-    return (total + block) * scale, total_weight
-
-
-@scalar
-def _penalty(work, learn):
-    """Sum of l1 |w| + l2 w^2 over the layers that ask for it; its gradient is added to ``work.gradient``."""
-    T = type(work.reals[0])
-    total = T(0)
-    for r in range(work.plan.shape[0]):
-        q = work.plan[r]
-        if q[row.PENALTY] < 0:
-            continue
-        l1, l2 = work.reals[q[row.PENALTY]], work.reals[q[row.PENALTY] + 1]
-        begin, end = q[row.W], q[row.W] + q[row.N_IN] * q[row.N_OUT]
-        w, g = work.theta[begin:end], work.gradient[begin:end]
-        absolute, square = T(0), T(0)
-        for i in range(w.size):
-            absolute += abs(w[i])
-            square += w[i] * w[i]
-        total += l1 * absolute + l2 * square
-        if learn:
-            for i in range(w.size):
-                sign = T(1) if w[i] > T(0) else (T(-1) if w[i] < T(0) else T(0))
-                g[i] += l1 * sign + T(2) * l2 * w[i]
-    return total
-
-
-@scalar
-def _clip(gradient, clip_value, clip_norm):
-    """Clip in place, elements first, then the norm (infinity: not at all), as PyTorch's two functions do."""
-    T = type(gradient[0])
-    if clip_value < T(np.inf):
-        for i in range(gradient.size):
-            g = gradient[i]
-            g = -clip_value if g < -clip_value else g
-            gradient[i] = clip_value if g > clip_value else g
-    if clip_norm < T(np.inf):
-        square = T(0)
-        for i in range(gradient.size):
-            square += gradient[i] * gradient[i]
-        factor = clip_norm / (np.sqrt(square) + T(1e-6))
-        if not factor >= T(1):
-            for i in range(gradient.size):
-                gradient[i] *= factor
-
-
 class Optimization(NamedTuple):
     """The optimizer's side of a chunk of steps."""
 
@@ -190,117 +74,248 @@ class Optimization(NamedTuple):
     clip_norm: Any  # T, infinity: no clipping
 
 
+class _Frame(NamedTuple):
+    """`Work` as pointers."""
+
+    plan: Any
+    n_rows: Any
+    natives: Any
+    reals: Any
+    theta: Any
+    n_theta: Any
+    gradient: Any
+    running: Any
+    space: Any
+    shared: Any
+    piece: Any
+    x: Any
+    y: Any
+    weights: Any
+    row_losses: Any
+    loss_reals: Any
+
+
+class _Feed(NamedTuple):
+    """`Batches` as pointers."""
+
+    x: Any
+    n_in: Any
+    y: Any
+    y_cols: Any
+    labels: Any
+    weights: Any
+    weighted: Any
+    order: Any
+    ordered: Any
+
+
+@scalar
+def _frame(work):
+    return _Frame(
+        pointer(work.plan, 0), work.plan.shape[0], pointer(work.natives, 0), pointer(work.reals, 0),
+        pointer(work.theta, 0), work.theta.size, pointer(work.gradient, 0), pointer(work.running, 0),
+        pointer(work.space, 0), pointer(work.shared, 0), work.row_losses.size, pointer(work.x, 0), pointer(work.y, 0),
+        pointer(work.weights, 0), pointer(work.row_losses, 0), pointer(work.loss_reals, 0),
+    )  # fmt: skip
+
+
+@scalar
+def _feed(data):
+    return _Feed(
+        pointer(data.x, 0), data.x.shape[1], pointer(data.y, 0), data.y.shape[1], data.labels,
+        pointer(data.weights, 0), data.weights.size > 0, pointer(data.order, 0), data.order.size > 0,
+    )  # fmt: skip
+
+
+@scalar
+def _gather(src, cols, order, rows, out):
+    """out (rows, cols) = the rows of src that order names."""
+    for i in range(rows):
+        a, b = shift(src, order[i] * cols), shift(out, i * cols)
+        for j in range(cols):
+            b[j] = a[j]
+
+
+@scalar
+def _total_weight(feed, start, count, T):
+    if not feed.weighted:
+        return T(count)
+    total = T(0)
+    for i in range(start, start + count):
+        total += feed.weights[feed.order[i] if feed.ordered else i]
+    return total
+
+
+@scalar
+def _forward(f, x, n_in, rows, done, key, mode):
+    call_forward(
+        f.natives[FORWARD],
+        (f.plan, f.n_rows, f.reals, f.theta, f.running, f.space, f.shared, f.piece, x, n_in, rows, done, key, mode),
+    )
+
+
+@scalar
+def _backward(f, x, n_in, dx, lddx, rows, mode, learn, accumulate, want_dx):
+    call_backward(
+        f.natives[BACKWARD],
+        (
+            f.plan, f.n_rows, f.reals, f.theta, f.gradient, f.space, f.shared, f.piece, x, n_in, dx, lddx,
+            rows, mode, learn, accumulate, want_dx,
+        ),
+    )  # fmt: skip
+
+
+@scalar
+def _batch(f, feed, start, count, mode, key, learn, want_dx, dx):
+    """Mean loss and total weight of ``count`` rows from ``start``; gradients go to ``f.gradient`` and ``dx``."""
+    T = type(f.reals[0])
+    n_in, y_cols = feed.n_in, feed.y_cols
+    last = shift(f.plan, (f.n_rows - 1) * row.WIDTH)
+    n_out, ld_out = last[row.N_OUT], last[row.LD_OUT]
+    out, d = shift(f.space, last[row.OUT] * f.piece), shift(f.space, last[row.D_OUT] * f.piece)
+    total_weight = _total_weight(feed, start, count, T)
+    scale = T(1) / total_weight if total_weight != T(0) else T(0)
+    total, block = T(0), T(0)
+    for done in range(0, count, f.piece):
+        rows = min(f.piece, count - done)
+        first = start + done
+        x, y, w = f.x, f.y, f.weights
+        if feed.ordered:
+            order = shift(feed.order, first)
+            _gather(feed.x, n_in, order, rows, x)
+            _gather(feed.y, y_cols, order, rows, y)
+            if feed.weighted:
+                _gather(feed.weights, 1, order, rows, w)
+        else:
+            x, y = shift(feed.x, first * n_in), shift(feed.y, first * y_cols)
+            if feed.weighted:
+                w = shift(feed.weights, first)
+        _forward(f, x, n_in, rows, done, key, mode)
+        _call_loss(
+            f.natives[LOSS],
+            (out, ld_out, y, y_cols, feed.labels, w, d, ld_out, rows, n_out, scale, f.row_losses, f.loss_reals),
+        )
+        for i in range(rows):
+            block += f.row_losses[i]
+            if (done + i) % LOSS_BLOCK == LOSS_BLOCK - 1:
+                total += block
+                block = T(0)
+        if learn or want_dx:
+            _backward(f, x, n_in, shift(dx, done * n_in), n_in, rows, mode, learn, np.int64(done > 0), want_dx)
+    return (total + block) * scale, total_weight
+
+
+@scalar
+def _penalty(f):
+    """Sum of l1 |w| + l2 w^2 over the layers that ask for it; its gradient is added to ``f.gradient``."""
+    T = type(f.reals[0])
+    total = T(0)
+    for r in range(f.n_rows):
+        q = shift(f.plan, r * row.WIDTH)
+        if q[row.PENALTY] < 0:
+            continue
+        l1, l2 = f.reals[q[row.PENALTY]], f.reals[q[row.PENALTY] + 1]
+        w, g = shift(f.theta, q[row.W]), shift(f.gradient, q[row.W])
+        absolute, square = T(0), T(0)
+        for i in range(q[row.N_IN] * q[row.N_OUT]):
+            absolute += abs(w[i])
+            square += w[i] * w[i]
+        total += l1 * absolute + l2 * square
+        for i in range(q[row.N_IN] * q[row.N_OUT]):
+            sign = T(1) if w[i] > T(0) else (T(-1) if w[i] < T(0) else T(0))
+            g[i] += l1 * sign + T(2) * l2 * w[i]
+    return total
+
+
+@scalar
+def _clip(gradient, n, clip_value, clip_norm):
+    """Clip in place, elements first, then the norm (infinity: not at all), as PyTorch's two functions do."""
+    T = type(clip_value)
+    if clip_value < T(np.inf):
+        for i in range(n):
+            g = gradient[i]
+            g = -clip_value if g < -clip_value else g
+            gradient[i] = clip_value if g > clip_value else g
+    if clip_norm < T(np.inf):
+        square = T(0)
+        for i in range(n):
+            square += gradient[i] * gradient[i]
+        factor = clip_norm / (np.sqrt(square) + T(1e-6))
+        if not factor >= T(1):
+            for i in range(n):
+                gradient[i] *= factor
+
+
 @kernel
-def train(
-    work,
-    data,
-    opt,
-    rates,
-    batch_size,
-    start,
-    key,
-    step,
-    losses,
-    weights,
-):
+def train(work, data, opt, rates, batch_size, start, key, step, losses, weights):
     """``len(rates)`` training steps over consecutive batches from row ``start``; writes each step's loss and weight.
 
     Returns the number of steps done: fewer than asked if a loss is not finite, and then the parameters are those
     before that step, whose loss is written.
     """
-    n = data.order.size if data.order.size else data.x.shape[0]
-    stride = work.theta.size
+    f, feed, n = _frame(work), _feed(data), data.order.size if data.order.size else data.x.shape[0]
+    slots, scalars, hyper = pointer(opt.slots, 0), pointer(opt.scalars, 0), pointer(opt.hyper, 0)
+    coefficients, clip_value, clip_norm = pointer(opt.coefficients, 0), opt.clip_value, opt.clip_norm
+    rate, loss_of, weight_of, n_steps = pointer(rates, 0), pointer(losses, 0), pointer(weights, 0), rates.size
     mode = data.mode | row.TRAINING | row.KEEP
-    dx = work.x  # not written: no dLoss/dX is asked for
-    for s in range(rates.size):
+    for s in range(n_steps):
         count = min(batch_size, n - start)
         step_key = mix(key + np.uint64(step + s) * np.uint64(0xD1342543DE82EF95))
-        loss, weight = _batch(work, data, start, count, mode, step_key, 1, 0, dx)
-        loss += _penalty(work, True)
-        losses[s] = loss
-        weights[s] = weight
+        loss, weight = _batch(f, feed, start, count, mode, step_key, 1, 0, f.x)  # no dLoss/dX is written
+        loss += _penalty(f)
+        loss_of[s] = loss
+        weight_of[s] = weight
         if not np.isfinite(loss):
             return s
-        _clip(work.gradient, opt.clip_value, opt.clip_norm)
-        _call_begin(
-            work.natives[BEGIN],
-            (pointer(opt.scalars, 0), pointer(opt.hyper, 0), rates[s], pointer(opt.coefficients, 0)),
-        )
-        _call_update(
-            work.natives[UPDATE],
-            (
-                pointer(work.theta, 0), pointer(work.gradient, 0), pointer(opt.slots.reshape(-1), 0),
-                stride, stride, pointer(opt.coefficients, 0),
-            ),
-        )  # fmt: skip
+        _clip(f.gradient, f.n_theta, clip_value, clip_norm)
+        _call_begin(f.natives[BEGIN], (scalars, hyper, rate[s], coefficients))
+        _call_update(f.natives[UPDATE], (f.theta, f.gradient, slots, f.n_theta, f.n_theta, coefficients))
         start += count
-    return rates.size
+    return n_steps
 
 
 @kernel
 def loss_and_gradients(work, data, training, key, learn, want_dx, dx):
     """Mean loss (with penalties if ``learn``) over all rows; gradients into ``work.gradient`` and ``dx`` (n, I)."""
+    f = _frame(work)
     mode = data.mode | (row.TRAINING if training else 0) | (row.KEEP if learn or want_dx else 0)
-    loss, _ = _batch(work, data, 0, data.x.shape[0], mode, key, learn, want_dx, dx.reshape(-1))
+    loss, _ = _batch(f, _feed(data), 0, data.x.shape[0], mode, key, learn, want_dx, pointer(dx, 0))
     if learn:
-        loss += _penalty(work, True)
+        loss += _penalty(f)
     return loss
-
-
-@scalar
-def _piece_forward(work, x, done, rows, mode):
-    call_forward(
-        work.natives[FORWARD],
-        (
-            pointer(work.plan.reshape(-1), 0), work.plan.shape[0], pointer(work.reals, 0), pointer(work.theta, 0),
-            pointer(work.running, 0), pointer(work.space, 0), pointer(work.shared, 0), work.row_losses.size,
-            pointer(x.reshape(-1), done * x.shape[1]), x.shape[1], rows, done, np.uint64(0), mode,
-        ),
-    )  # fmt: skip
 
 
 @kernel
 def predict(work, x, out):
     """out (n, O) = the network's values for x (n, I)."""
-    n, piece = x.shape[0], work.row_losses.size
-    q = work.plan[work.plan.shape[0] - 1]
-    ld = q[row.LD_OUT]
-    for done in range(0, n, piece):
-        rows = min(piece, n - done)
-        _piece_forward(work, x, done, rows, 0)
-        base = q[row.OUT] * piece
-        for i in range(rows):
-            src = work.space[base + i * ld : base + (i + 1) * ld]
-            dst = out[done + i]
-            for j in range(dst.size):
-                dst[j] = src[j]
+    f, n, n_in = _frame(work), x.shape[0], x.shape[1]
+    source, target = pointer(x, 0), pointer(out, 0)
+    last = shift(f.plan, (f.n_rows - 1) * row.WIDTH)
+    n_out, ld_out = last[row.N_OUT], last[row.LD_OUT]
+    values = shift(f.space, last[row.OUT] * f.piece)
+    for done in range(0, n, f.piece):
+        rows = min(f.piece, n - done)
+        _forward(f, shift(source, done * n_in), n_in, rows, done, np.uint64(0), 0)
+        copy_matrix(values, ld_out, shift(target, done * n_out), n_out, rows, n_out)
 
 
 @kernel
 def jacobian(work, x, out):
     """out (n, O, I) = d output / d input: one backward pass an output, seeded with a unit vector."""
-    n, piece = x.shape[0], work.row_losses.size
+    f, n, n_in = _frame(work), x.shape[0], x.shape[1]
     T = type(work.reals[0])
-    n_rows, n_in = work.plan.shape[0], x.shape[1]
-    q = work.plan[n_rows - 1]
-    n_out, ld = q[row.N_OUT], q[row.LD_OUT]
-    flat = out.reshape(-1)
-    for done in range(0, n, piece):
-        rows = min(piece, n - done)
-        _piece_forward(work, x, done, rows, row.KEEP)
-        base = q[row.D_OUT] * piece
+    source, target = pointer(x, 0), pointer(out, 0)
+    last = shift(f.plan, (f.n_rows - 1) * row.WIDTH)
+    n_out, ld_out = last[row.N_OUT], last[row.LD_OUT]
+    seed = shift(f.space, last[row.D_OUT] * f.piece)
+    for done in range(0, n, f.piece):
+        rows = min(f.piece, n - done)
+        at = shift(source, done * n_in)
+        _forward(f, at, n_in, rows, done, np.uint64(0), row.KEEP)
         for k in range(n_out):
-            seed = work.space[base : base + rows * ld]
-            seed[:] = T(0)
+            for i in range(rows * ld_out):
+                seed[i] = T(0)
             for i in range(rows):
-                seed[i * ld + k] = T(1)
-            call_backward(
-                work.natives[BACKWARD],
-                (
-                    pointer(work.plan.reshape(-1), 0), n_rows, pointer(work.reals, 0), pointer(work.theta, 0),
-                    pointer(work.gradient, 0), pointer(work.space, 0), pointer(work.shared, 0), piece,
-                    pointer(x.reshape(-1), done * n_in), n_in,
-                    pointer(flat, (done * n_out + k) * n_in), n_out * n_in,
-                    rows, row.KEEP, 0, np.int64(done + k > 0), 1,
-                ),
-            )  # fmt: skip
+                seed[i * ld_out + k] = T(1)
+            dx = shift(target, (done * n_out + k) * n_in)
+            _backward(f, at, n_in, dx, n_out * n_in, rows, row.KEEP, 0, np.int64(done + k > 0), 1)
