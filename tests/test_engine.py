@@ -200,9 +200,10 @@ def test_step_evaluates_but_does_not_train():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_results_do_not_depend_on_the_batch_around_a_row(dtype):
+@pytest.mark.parametrize("last", [fn.Dense(7, "softmax"), fn.Dense(1, "relu"), fn.Dense(1, bias=False)], ids=repr)
+def test_results_do_not_depend_on_the_batch_around_a_row(last, dtype):
     """A row's prediction is the same bits alone, in any batch, and across pieces."""
-    net = build([fn.Dense(50, "gelu"), fn.Dense(33, "tanh"), fn.LayerNorm(), fn.Dense(7, "softmax")], dtype)
+    net = build([fn.Dense(50, "gelu"), fn.Dense(33, "tanh"), fn.LayerNorm(), last], dtype)
     x = np.random.default_rng(0).standard_normal((1500, 4)).astype(dtype)
     together = net.predict(x)
     for n in (1, 2, 3, 5, 8, 13, 127, 700):
@@ -210,22 +211,23 @@ def test_results_do_not_depend_on_the_batch_around_a_row(dtype):
     np.testing.assert_array_equal(np.vstack([net.predict(x[i : i + 1]) for i in range(40)]), together[:40])
 
 
-def test_loss_and_gradient_do_not_depend_on_the_pieces(monkeypatch):
+@pytest.mark.parametrize("width, loss", [(7, "cross_entropy"), (1, "binary_cross_entropy")])
+def test_loss_and_gradient_do_not_depend_on_the_pieces(width, loss, monkeypatch):
     from fastnn.cpu import engine
 
-    layers = [fn.Dense(50, "gelu"), fn.Dropout(0.2), fn.Residual([fn.Dense(50, "relu")]), fn.Dense(7, "softmax")]
+    layers = [fn.Dense(50, "gelu"), fn.Dropout(0.2), fn.Residual([fn.Dense(50, "relu")]), fn.Dense(width)]
     rng = np.random.default_rng(0)
-    x, y, w = rng.standard_normal((1000, 4)), rng.integers(0, 7, 1000), rng.random(1000)
+    x, y, w = rng.standard_normal((1000, 4)), rng.integers(0, max(width, 2), 1000), rng.random(1000)
     results = []
     for most_rows in (64, 128, 512, 4096):
         monkeypatch.setattr(engine, "_PIECE_BYTES", 1 << 30)
         monkeypatch.setattr(engine, "_LEAST_ROWS", 64)
         monkeypatch.setattr(engine, "_MOST_ROWS", most_rows)
         net = build(layers, "float32")
-        loss, gradients = net.loss_and_gradients(x, y, "cross_entropy", w, training=True)
-        results.append((loss, flat(gradients)))
-    for loss, gradient in results[1:]:
-        assert loss == results[0][0]
+        value, gradients = net.loss_and_gradients(x, y, loss, w, training=True)
+        results.append((value, flat(gradients)))
+    for value, gradient in results[1:]:
+        assert value == results[0][0]
         np.testing.assert_array_equal(gradient, results[0][1])
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from numba import types
 
 from fastnn._jit import Native, native_call, scalar
-from fastnn.cpu.simd import TILE_ROWS, lanes_of, make_tile, shift
+from fastnn._rows import CLAMP
+from fastnn.cpu.simd import TILE_ROWS, lanes_of, make_dots, make_tile, shift
 
 _HALF_ROWS = TILE_ROWS // 2
 
@@ -51,8 +52,30 @@ _two_masked = _make_panel(2, masked=True)
 _one_masked = _make_panel(1, masked=True)
 
 
+_dots, _dot = make_dots(TILE_ROWS), make_dots(1)
+
+
+@scalar
+def _one_column(m, k, a, a_row, b, c, ldc, init, ldi, chained, low):
+    """A product with a single column: dot products, where a tile would leave all but one lane idle."""
+    i = 0
+    while m - i >= TILE_ROWS:
+        _dots(k, shift(a, i * a_row), a_row, b, shift(c, i * ldc), ldc, shift(init, i * ldi), ldi, chained, low)
+        i += TILE_ROWS
+    while i < m:
+        _dot(k, shift(a, i * a_row), a_row, b, shift(c, i * ldc), ldc, shift(init, i * ldi), ldi, chained, low)
+        i += 1
+
+
 def _gemm(m, n, k, a, a_row, a_col, b, ldb, c, ldc, init, ldi, chained, epilogue, e, lde, low):
     lanes = lanes_of(low)
+    if n == 1 and ldb == 1 and a_col == 1 and (a_row != 1 or k == 1) and epilogue == CLAMP:
+        _one_column(m, k, a, a_row, b, c, ldc, init, ldi, chained, low)
+        return
+    if n == 1 and a_row == 1 and ldc == 1 and epilogue == CLAMP:
+        # A column of dW: its transpose is a row, which fills the lanes, and every chain stays as it is.
+        a, b, a_col, ldb = b, a, ldb, a_col
+        m, n, a_row = 1, m, 0
     j = 0
     while j < n:
         left = n - j

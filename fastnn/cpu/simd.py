@@ -96,6 +96,20 @@ class _Vectors:
         function = self._declare(f"llvm.fma.{self._suffix}", self.type, [self.type] * 3)
         return self.builder.call(function, [a, b, c])
 
+    def total(self, value: Any) -> Any:
+        """Sum of all lanes, upper half onto lower half: a fixed order."""
+        half = self.lanes // 2
+        while half:
+            parts = [
+                self.builder.shuffle_vector(
+                    value, value, ir.Constant(ir.VectorType(I32, half), list(range(at, at + half)))
+                )
+                for at in (0, half)
+            ]
+            value = self.builder.fadd(*parts)
+            half //= 2
+        return self.builder.extract_element(value, ir.Constant(I32, 0))
+
     def load(self, at: Any, mask: Any = None) -> Any:
         if mask is None:
             typed = self.builder.bitcast(at, self.type.as_pointer())
@@ -220,6 +234,66 @@ def make_tile(rows: int, vecs: int, masked: bool) -> Any:
         return signature, codegen
 
     return tile
+
+
+def make_dots(rows: int) -> Any:
+    """Make ``dots(k, a, a_row, b, c, ldc, init, ldi, chained, low)`` for a product with a single column.
+
+    ``c[i * ldc] = max(init[i * ldi] + a[i] . b, low)`` (without init if not ``chained``) for rows that are contiguous
+    along k. Each is one vector of partial sums, added up in a fixed order: its bits do not depend on ``rows``.
+    """
+
+    @intrinsic
+    def dots(typingctx, k, a, a_row, b, c, ldc, init, ldi, chained, low):
+        n = types.int64
+        signature = types.void(n, a, n, a, a, n, a, n, n, a.dtype)
+
+        def codegen(context, builder, sig, args):
+            k, a, a_row, b, c, ldc, init, ldi, chained, low = args
+            v = _Vectors(builder, sig.args[1].dtype)
+            zero, width = ir.Constant(I64, 0), ir.Constant(I64, v.lanes)
+            function, head = builder.function, builder.block
+            whole, rest = function.append_basic_block("whole"), function.append_basic_block("rest")
+
+            def row_of(base, ld, i):
+                return builder.gep(base, [builder.mul(ld, ir.Constant(I64, i))])
+
+            a_rows = [row_of(a, a_row, i) for i in range(rows)]
+            edge = builder.sub(k, builder.srem(k, width))
+            builder.cbranch(builder.icmp_signed(">", edge, zero), whole, rest)
+
+            builder.position_at_end(whole)
+            p = builder.phi(I64)
+            before = [builder.phi(v.type) for _ in range(rows)]
+            factor = v.load(builder.gep(b, [p]))
+            after = [
+                v.fma(v.load(builder.gep(at, [p])), factor, total) for at, total in zip(a_rows, before, strict=True)
+            ]
+            following = builder.add(p, width)
+            for phi, first, next_ in zip([p, *before], [zero] + [v.zero] * rows, [following, *after], strict=True):
+                phi.add_incoming(first, head)
+                phi.add_incoming(next_, whole)
+            builder.cbranch(builder.icmp_signed("<", following, edge), whole, rest)
+
+            builder.position_at_end(rest)
+            sums = [builder.phi(v.type) for _ in range(rows)]
+            for phi, value in zip(sums, after, strict=True):
+                phi.add_incoming(v.zero, head)
+                phi.add_incoming(value, whole)
+            mask = v.first(builder.sub(k, edge))
+            factor = v.load(builder.gep(b, [edge]), mask)
+            is_chained = builder.icmp_signed("!=", chained, zero)
+            for i, (at, value) in enumerate(zip(a_rows, sums, strict=True)):
+                products = v.fma(v.load(builder.gep(at, [edge]), mask), factor, value)
+                start = builder.select(is_chained, builder.load(row_of(init, ldi, i)), ir.Constant(v.real, 0.0))
+                total = builder.fadd(start, v.total(products))
+                below = builder.fcmp_ordered("<", total, low)
+                builder.store(builder.select(below, low, total), row_of(c, ldc, i))
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return dots
 
 
 @intrinsic
