@@ -4,7 +4,7 @@ The coefficients are weighted near-minimax fits (Lawson's iteration on Chebyshev
 least four times smaller than half a unit in the last place.
 """
 
-from __future__ import annotations
+# Annotations are objects here: NamedTuple would compile those that are texts, one by one, at every import.
 
 from typing import NamedTuple
 

@@ -19,7 +19,7 @@ How it is kept that way:
 * The coefficients (``_coefficients``) are near-minimax fits; their own error is small against one rounding.
 """
 
-from __future__ import annotations
+# Annotations are objects here: NamedTuple would compile those that are texts, one by one, at every import.
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

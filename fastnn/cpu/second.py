@@ -9,7 +9,7 @@ slots f''(z) R{z} for activations or R{xhat} for normalisations.
 Reference: Pearlmutter (1994), Neural Computation 6, 147-160.
 """
 
-from __future__ import annotations
+# Annotations are objects here: NamedTuple would compile those that are texts, one by one, at every import.
 
 from typing import Any, NamedTuple
 

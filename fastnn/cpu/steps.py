@@ -7,7 +7,7 @@ Kernels are called with arrays and turn them into pointers at once: Numba counts
 handed on, with atomic instructions that take as long as the arithmetic of a small network.
 """
 
-from __future__ import annotations
+# Annotations are objects here: NamedTuple would compile those that are texts, one by one, at every import.
 
 from typing import Any, NamedTuple
 
