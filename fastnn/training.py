@@ -284,11 +284,12 @@ class _Stepper:
         self._chunk = _FIRST_CHUNK
         self._listeners = [c for c in job.callbacks if hasattr(c, "on_steps_end")]
         self.steps_per_epoch = -(-job.objective.x.shape[0] // job.batch_size)
+        self._losses, self._weights = np.empty((2, self.steps_per_epoch))
 
     def epoch(self, order: NDArray[np.int64]) -> float:
         """Run one epoch; returns its mean loss, not finite if training diverged."""
         network = self._state.network
-        total, weight, done = 0.0, 0.0, 0
+        done = 0
         while done < self.steps_per_epoch:
             n_steps = min(self._chunk, self.steps_per_epoch - done)
             for listener in self._listeners:
@@ -301,8 +302,8 @@ class _Stepper:
             network._steps += n_done
             if n_done < n_steps:
                 return float(step_losses[n_done])
-            total += float(np.dot(step_losses.astype(np.float64), step_weights.astype(np.float64)))
-            weight += float(step_weights.sum(dtype=np.float64))
+            self._weights[done : done + n_steps] = step_weights
+            self._losses[done : done + n_steps] = step_losses
             done += n_steps
             if n_steps == self._chunk:
                 self._chunk = int(
@@ -311,7 +312,9 @@ class _Stepper:
             for listener in self._listeners:
                 if network._steps % listener.every_steps == 0:
                     listener.on_steps_end(self._state)
-        return total / weight if weight else 0.0
+        # One sum over the epoch: the length of the chunks, which follows the clock, leaves no trace in it.
+        total = self._weights.sum()
+        return float((self._losses * self._weights).sum() / total) if total else 0.0
 
 
 def _run_epochs(network: Sequential, job: _Job, optimizer: Optimizer, state: State) -> None:
