@@ -51,6 +51,14 @@ def run(code, cache):
     return min(used, after.elapsed - before.elapsed), done.stderr
 
 
+def slowdown():
+    """How much slower this machine is just now than where the limits were set: 1 or more.
+
+    There, importing Numba takes 0.35 s; on a shared machine the same import may take several times as long for minutes.
+    """
+    return max(1.0, min(run("import numba", "")[0] for _ in range(3)) / 0.35)
+
+
 def files(folder):
     return {p.name: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
 
@@ -95,8 +103,9 @@ def test_a_second_process_loads_everything_from_the_cache(tmp_path):
         warm.append(seconds)
         assert "compiling" not in message
     assert files(tmp_path) == made
-    assert cold <= 15.0
-    assert min(warm) <= 1.0
+    slower = slowdown()
+    assert cold <= 15.0 * slower
+    assert min(warm) <= 1.0 * slower
 
 
 def test_own_functions_leave_the_cache_alone(tmp_path):
@@ -131,7 +140,7 @@ def test_import_is_fast():
     def best(code):
         return min(run(code, "")[0] for _ in range(5))
 
-    assert best("import fastnn") - best("pass") <= 0.5
+    assert best("import fastnn") - best("pass") <= 0.5 * slowdown()
 
 
 def test_import_needs_no_extra_and_no_scipy():
