@@ -231,6 +231,22 @@ def test_loss_and_gradient_do_not_depend_on_the_pieces(width, loss, monkeypatch)
         np.testing.assert_array_equal(gradient, results[0][1])
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_last_piece_of_one_row_leaves_no_trace_in_a_layer_of_one_weight(seed, monkeypatch):
+    from fastnn.cpu import engine
+
+    rng = np.random.default_rng(seed)
+    x, y = rng.standard_normal((129, 1)), rng.standard_normal(129)
+    x[:128] *= 0.1  # so that the last product is as large as the sum before it, and its rounding would show
+    results = []
+    for rows in (64, 128, 4096):
+        monkeypatch.setattr(engine, "_LEAST_ROWS", rows)
+        monkeypatch.setattr(engine, "_MOST_ROWS", rows)
+        results.append(flat(build([fn.Dense(1)], "float32", 1).loss_and_gradients(x, y, "mse")[1]))
+    np.testing.assert_array_equal(results[0], results[2])
+    np.testing.assert_array_equal(results[1], results[2])
+
+
 @pytest.mark.parametrize("n_inputs", [1, 2, 15, 16, 17, 31, 64])
 @pytest.mark.parametrize("width", [1, 7, 8, 9, 16, 17, 31, 32, 33, 100])
 def test_all_widths(width, n_inputs):

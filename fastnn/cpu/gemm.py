@@ -69,7 +69,8 @@ def _one_column(m, k, a, a_row, b, c, ldc, init, ldi, chained, low):
 
 def _gemm(m, n, k, a, a_row, a_col, b, ldb, c, ldc, init, ldi, chained, epilogue, e, lde, low):
     lanes = lanes_of(low)
-    if n == 1 and ldb == 1 and a_col == 1 and (a_row != 1 or k == 1) and epilogue == CLAMP:
+    # Not where C itself is added to: there, the chain must go on as it began.
+    if n == 1 and ldb == 1 and a_col == 1 and (a_row != 1 or k == 1) and epilogue == CLAMP and chained * ldi == 0:
         _one_column(m, k, a, a_row, b, c, ldc, init, ldi, chained, low)
         return
     if n == 1 and a_row == 1 and ldc == 1 and epilogue == CLAMP:
