@@ -1,9 +1,10 @@
 """The only place where functions become machine code: options, cache folder and native addresses.
 
-Three makers:
+Four makers:
 
 ``kernel``   a module-level function that Python (or a user's compiled code) calls; cached on disk.
 ``scalar``   a small function that kernels inline; strict enough for NaN, infinities and error-free transformations.
+``routine``  a part of a native that is called, so that its registers and loops are its own.
 ``Native``   a function compiled to the C calling convention for explicit types and reached by its *address*.
 
 A plan row carries the addresses of the natives it needs, so the generic kernels that walk a plan never see which
@@ -167,6 +168,11 @@ def scalar(func: Callable[..., Any]) -> Any:
     return njit(func, nogil=True, error_model="numpy", fastmath=SCALAR_FASTMATH, forceinline=True)
 
 
+def routine(func: Callable[..., Any]) -> Any:
+    """Compile a part of a native that is better called than inlined."""
+    return njit(func, nogil=True, error_model="numpy", fastmath=LOOP_FASTMATH)
+
+
 class Native:
     """A family of C functions, one per parameter dtype, compiled (or loaded from the cache) when first asked for.
 
@@ -207,7 +213,8 @@ class Native:
         return int(found.address)
 
     def _compile(self, real: Any) -> Any:
-        options = {"nopython": True, "error_model": "numpy", "fastmath": self._fastmath}
+        # Inlined into the C wrapper around it: passing twenty arguments on takes as long as a small layer.
+        options = {"nopython": True, "error_model": "numpy", "fastmath": self._fastmath, "forceinline": True}
         function: Any = CFunc(self._func, (tuple(self._arguments(real)), types.void), locals={}, options=options)
         if self._name is not None and CACHE_FOLDER is not None:
             function._cache = _Cache(self._func, f"{self._name}.{real}")

@@ -8,7 +8,7 @@
     then one vector, where it would have been ten scalar rounds.
 ``full_lanes``  The same, for a loop over a fixed number of lanes: keep it whole, or LLVM unrolls it into scalars.
 ``one_by_one``  The same: do not vectorise, where it would take gathers and scatters.
-``stack``  Small arrays inside a native.
+``stack``, ``stack_bytes``  Small arrays inside a native.
 ``larger``  Maximum of numbers that LLVM can reduce in vectors; NaN need not win.
 """
 
@@ -19,7 +19,6 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 
 from fastnn._jit import intrinsic
 
@@ -103,19 +102,29 @@ full_lanes = _hint(["llvm.loop.unroll.disable"], _ONE_VECTOR)
 one_by_one = _hint(["llvm.loop.vectorize.enable", ir.Constant(ir.IntType(1), 0)])
 
 
-def stack(count: int) -> Any:
-    """Make ``array(like)``: a pointer to ``count`` uninitialised numbers of this type on the stack."""
-
+def _stack(size_of: Any) -> Any:
     @intrinsic
     def array(typingctx, like):
         def codegen(context, builder, sig, args):
-            room = cgutils.alloca_once(builder, ir.ArrayType(args[0].type, count))
+            count = size_of(context.get_abi_sizeof(args[0].type))
+            with builder.goto_entry_block():  # cgutils.alloca_once would fill the array with zeros at every call
+                room = builder.alloca(ir.ArrayType(args[0].type, count))
             room.align = 64
             return builder.bitcast(room, args[0].type.as_pointer())
 
         return types.CPointer(like)(like), codegen
 
     return array
+
+
+def stack(count: int) -> Any:
+    """Make ``array(like)``: a pointer to ``count`` uninitialised numbers of this type on the stack."""
+    return _stack(lambda itemsize: count)
+
+
+def stack_bytes(size: int) -> Any:
+    """Make ``array(like)``: a pointer to ``size`` bytes of uninitialised numbers of this type on the stack."""
+    return _stack(lambda itemsize: size // itemsize)
 
 
 @intrinsic

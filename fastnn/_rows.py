@@ -26,8 +26,8 @@ IDENTITY, RELU, ELEMENTWISE, ROWWISE = range(4)
     NEEDS_D_IN,  # a parameter lies before this row
     W,  # offset of the weights in theta; normalisations: of the gains
     B,  # offset of the biases, -1: none
-    W_T,  # offset of the transposed weights in the shared workspace; normalisations: of their statistics
-    RUNNING,  # offset of running mean and variance
+    STATISTICS,  # 1 / deviation: BATCH_NORM: offset in the shared workspace, LAYER_NORM: slot
+    RUNNING,  # offset of running mean and variance, -1: none
     REALS,  # offset of this row's numbers: rate, eps, momentum, or an activation's parameters
     ACT,  # IDENTITY, RELU, ELEMENTWISE or ROWWISE
     SLOPE_DONE,  # the consumer's product already multiplies D_OUT by this row's slope
@@ -35,6 +35,7 @@ IDENTITY, RELU, ELEMENTWISE, ROWWISE = range(4)
     EPILOGUE_SLOT,
     PENALTY,  # offset of (l1, l2) in reals, -1: none
     GEMM,  # addresses from here on
+    SUMS,  # of the product that adds up the bias gradient
     VALUE,
     FORWARD,
     BACKWARD,
@@ -42,7 +43,7 @@ IDENTITY, RELU, ELEMENTWISE, ROWWISE = range(4)
     TANGENT,
     TANGENT_BACKWARD,
     WIDTH,
-) = range(30)
+) = range(31)
 
 # Bits of the forward and backward modes.
 TRAINING = 1  # batch statistics and dropout

@@ -168,7 +168,7 @@ def _place(each: Row, q: np.ndarray, layout: _Layout, before: np.ndarray | None,
     q[row.D_IN] = -1 if before is None else before[row.D_OUT]
     q[row.D_OUT] = layout.slot(ld_out)
     q[row.ACT] = _activation_code(each.activation, each.kind == row.ACTIVATION)
-    q[[row.B, row.PENALTY, row.SLOPE, row.EPILOGUE_SLOT]] = -1
+    q[[row.B, row.PENALTY, row.SLOPE, row.EPILOGUE_SLOT, row.RUNNING]] = -1
     if each.kind == row.SPLIT:
         q[row.OUT] = q[row.IN]
     else:
@@ -186,14 +186,12 @@ def _place(each: Row, q: np.ndarray, layout: _Layout, before: np.ndarray | None,
     q[row.REALS] = layout.numbers(numbers)
     if each.penalty is not None:
         q[row.PENALTY] = layout.numbers(each.penalty)
-    if each.kind == row.DENSE:
-        q[row.W_T] = layout.shared_block(each.n_in * each.n_out)
-    elif each.kind == row.BATCH_NORM:
+    if each.kind == row.BATCH_NORM:
         q[row.RUNNING] = layout.buffer(f"{each.path}.running_mean", each.n_out)
         layout.buffer(f"{each.path}.running_var", each.n_out)
-        q[row.W_T] = layout.shared_block(each.n_out)
+        q[row.STATISTICS] = layout.shared_block(each.n_out)
     elif each.kind == row.LAYER_NORM:
-        q[row.RUNNING] = layout.slot(1)  # 1 / deviation of each sample
+        q[row.STATISTICS] = layout.slot(1)
     elif each.kind == row.ADD:
         split = places[id(each.partner)]
         q[row.SKIP] = split[row.OUT]

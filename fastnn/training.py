@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from fastnn import _checks, _data, losses, optimizers
 from fastnn._data import Metric
+from fastnn.cpu import team
 from fastnn.cpu.engine import Objective, Training
 from fastnn.network import Sequential, check_trainable
 from fastnn.optimizers import LBFGS, Optimizer
@@ -128,6 +129,7 @@ class _Job:
     callbacks: list[Any]
     progress: bool | None
     on_divergence: str
+    threads: int
 
 
 def fit(network: Sequential, X: Any, y: Any, *, optimizer: str | Optimizer, **options: Any) -> History:
@@ -183,6 +185,7 @@ def _check(
     callbacks: Any,
     progress: Any,
     on_divergence: Any,
+    n_threads: Any,
 ) -> tuple[_Job, Any]:
     chosen = losses.get(loss)
     epochs = _checks.integer("epochs", epochs, low=0)
@@ -191,6 +194,7 @@ def _check(
     shuffle = _checks.flag("shuffle", shuffle)
     progress = None if progress is None else _checks.flag("progress", progress)
     on_divergence = _checks.choice("on_divergence", on_divergence, ("raise", "restore"))
+    threads = team.most_threads(n_threads)
     named = _data.resolve_metrics("metrics", metrics)
     listeners = _check_callbacks(callbacks)
     x = _checks.matrix("X", X, network.dtype, n_columns=network.n_inputs)
@@ -219,7 +223,8 @@ def _check(
     n = objective.x.shape[0]
     size = n if batch_size is None else min(batch_size, n)
     job = _Job(
-        objective, validation, y, y_validation, named, epochs, size, shuffle, listeners, progress, on_divergence
+        objective, validation, y, y_validation, named, epochs, size, shuffle, listeners, progress, on_divergence,
+        threads,
     )  # fmt: skip
     results = ["loss", *(["val_loss"] if validation is not None else []), *_metric_names(job)]
     for listener in listeners:
@@ -277,8 +282,9 @@ def _tell(callbacks: list[Any], event: str, state: State) -> None:
 class _Stepper:
     """Walks the steps of an epoch in chunks of compiled calls, adapting their length to the time they take."""
 
-    def __init__(self, training: Training, job: _Job, state: State):
+    def __init__(self, training: Training, job: _Job, state: State, pace: team.Pace):
         self._training = training
+        self._pace = pace
         self._job = job
         self._state = state
         self._chunk = _FIRST_CHUNK
@@ -294,11 +300,13 @@ class _Stepper:
             n_steps = min(self._chunk, self.steps_per_epoch - done)
             for listener in self._listeners:
                 n_steps = min(n_steps, listener.every_steps - network._steps % listener.every_steps)
+            n_steps = self._pace.limit(n_steps)
             begin = time.perf_counter()
             n_done, step_losses, step_weights = self._training.run(
-                order, done * self._job.batch_size, n_steps, network._steps
+                order, done * self._job.batch_size, n_steps, network._steps, self._pace.threads
             )
             seconds = time.perf_counter() - begin
+            self._pace.saw(seconds, n_steps)
             network._steps += n_done
             if n_done < n_steps:
                 return float(step_losses[n_done])
@@ -318,9 +326,17 @@ class _Stepper:
 
 
 def _run_epochs(network: Sequential, job: _Job, optimizer: Optimizer, state: State) -> None:
+    engine = network._ready()
+    training = engine.training(job.objective, optimizer, job.batch_size, network._dropout_key)
+    pace = engine.pace(job.batch_size, job.threads)
+    try:
+        _walk_epochs(network, job, optimizer, state, _Stepper(training, job, state, pace))
+    finally:
+        training.close()
+
+
+def _walk_epochs(network: Sequential, job: _Job, optimizer: Optimizer, state: State, stepper: _Stepper) -> None:
     n = job.objective.x.shape[0]
-    training = network._ready().training(job.objective, optimizer, job.batch_size, network._dropout_key)
-    stepper = _Stepper(training, job, state)
     kept = _keep(state, optimizer)
     hidden = None if job.progress is None else not job.progress
     delay = 1.0 if job.progress is None else 0.0
@@ -351,7 +367,7 @@ def _end_epoch(network: Sequential, job: _Job, state: State, loss: float, begin:
     for prefix, objective, y in (("", job.objective, job.y), ("val_", job.validation, job.y_validation)):
         if objective is not None and job.metrics:
             values = _data.compute_metrics(
-                network._built(), job.metrics, y, engine.predict(objective.x), objective.weights
+                network._built(), job.metrics, y, engine.predict(objective.x, job.threads), objective.weights
             )
             state.results |= {f"{prefix}{name}": value for name, value in values.items()}
     history.epochs.append(state.epoch)

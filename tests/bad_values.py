@@ -337,6 +337,7 @@ SPECIFIC = {
     ],
     ("Sequential.fit", "progress"): [0, 1, "yes", THING, []],
     ("Sequential.fit", "on_divergence"): [*TEXT, near("rise", "raise")],
+    **{(f"Sequential.{name}", "n_threads"): COUNT_OR_NONE for name in ("fit", "predict", "predict_classes")},
     ("Sequential.evaluate", "loss"): [value for value in TABLE["network"]["loss"] if value is not None],
     **{(f"Sequential.{name}", "seed"): [None, *NOT_WHOLE, -1]
        for name in ("loss_and_gradients", "input_gradients", "hessian_vector_product")},

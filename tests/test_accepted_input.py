@@ -164,7 +164,7 @@ def test_mixed_frames_and_named_columns():
 def test_right_arrays_are_not_copied(monkeypatch):
     net = network("float32")
     seen = []
-    monkeypatch.setattr(steps, "predict", lambda work, x, out: seen.append(x))
+    monkeypatch.setattr(steps, "predict", lambda work, share, x, out: seen.append(x))
     for array in (X, read_only(X)):
         net.predict(array)
         assert np.shares_memory(seen[-1], array)

@@ -166,7 +166,13 @@ def test_warmup_without_a_cache(capsys, monkeypatch):
 
 
 def test_usage(capsys):
-    for arguments in (["bench"], [], ["demo", "--epochs", "0"], ["demo", "--seed", "-1"], ["demo", "--epochs", "x"]):
+    for arguments in (
+        ["benchmark"],
+        [],
+        ["demo", "--epochs", "0"],
+        ["demo", "--seed", "-1"],
+        ["demo", "--epochs", "x"],
+    ):
         with pytest.raises(SystemExit) as stopped:
             _cli.main(arguments)
         assert stopped.value.code == 2

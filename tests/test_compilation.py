@@ -175,7 +175,7 @@ def test_steps_allocate_nothing(dtype):
 
 def test_float32_kernels_hold_no_float64_arithmetic():
     """The engine's own natives; the tables' natives have the same test beside them."""
-    natives = [gemm.gemm, walk.forward, walk.backward]
+    natives = [gemm.gemm, walk.forward, walk.backward, walk.learn]
     natives += [norm.batch_forward, norm.batch_backward, norm.layer_forward, norm.layer_backward]
     for native in natives:
         uncached = _jit.Native(None, native._func, native._arguments, native._fastmath)

@@ -209,25 +209,6 @@ def test_nan_and_infinity_reach_the_parameters(name):
         assert not np.isfinite(theta[2])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", VARIANTS)
-def test_no_subnormal_moments(name, dtype):
-    """Moments of a parameter whose gradient has died become zero instead of staying subnormal."""
-    options = {"betas": (0.5, 0.6)} if "betas" in variant(name).get_config() else {}
-    theta = np.ones(4, dtype)
-    optimizer = variant(name, **options)
-    driver = Driver(optimizer, theta)
-    for _ in range(5):
-        driver.step([1.0, -1.0, 1e-3, 1e-15])
-    tiny = np.finfo(dtype).tiny
-    for t in range(3000):
-        driver.step(0.0)
-        if t % 20 == 0:
-            size = np.abs(optimizer.state.slots)
-            assert ((size == 0) | (size >= tiny)).all()
-    assert np.isfinite(theta).all()
-
-
 @pytest.mark.parametrize("name", VARIANTS)
 def test_parameters_without_influence_stay(name):
     """As behind a dead unit; the default ``eps`` keeps 0 / 0 away."""

@@ -1,14 +1,18 @@
-"""The command line: ``python -m fastnn demo``, ``info`` and ``warmup``. Each command is a module with one ``run``."""
+"""The command line: ``python -m fastnn demo``, ``bench``, ``info``, ``warmup``. Each command has one ``run``."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import fastnn
+from fastnn import _checks
 
 
 def _integer(low: int) -> Callable[[str], int]:
@@ -22,6 +26,29 @@ def _integer(low: int) -> Callable[[str], int]:
         if value < low:
             raise argparse.ArgumentTypeError(f"must be a whole number of at least {low}, got {text!r}")
         return value
+
+    return read
+
+
+def _seconds(text: str) -> float:
+    """A length of time, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, got {text!r}")
+    return value
+
+
+def _name(what: str, known: Iterable[str]) -> Callable[[str], str]:
+    """One of the known names, for argparse."""
+
+    def read(text: str) -> str:
+        try:
+            return _checks.choice(what, text, known)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
 
     return read
 
@@ -46,12 +73,54 @@ def _parser() -> argparse.ArgumentParser:
         "--epochs", metavar="N", type=_integer(1), default=60, help="passes over the images (default %(default)s)"
     )
 
+    _add_bench(commands)
+
     text = "print versions, CPU, cache folder and GPU"
     commands.add_parser("info", help=text, description=text[0].upper() + text[1:] + ".")
 
     text = "compile and cache every kernel, so that no later program waits for the compiler"
     commands.add_parser("warmup", help=text, description=text[0].upper() + text[1:] + ".")
     return parser
+
+
+def _add_bench(commands: Any) -> None:
+    from fastnn._cli.bench.peers import NAMES
+    from fastnn._cli.bench.workloads import ACTIVATIONS, DTYPES, WORKLOADS
+
+    text = "time fastnn beside PyTorch, JAX, scikit-learn and ONNX Runtime, those that are installed"
+    bench = commands.add_parser("bench", help=text, description=text[0].upper() + text[1:] + ".")
+    bench.add_argument(
+        "--workloads", metavar="NAME", nargs="+", type=_name("a workload", WORKLOADS), default=None,
+        help=f"of {', '.join(WORKLOADS)} (default: all)",
+    )  # fmt: skip
+    bench.add_argument(
+        "--peers", metavar="NAME", nargs="+", type=_name("a peer", NAMES), default=None,
+        help=f"of {', '.join(NAMES)} (default: all)",
+    )  # fmt: skip
+    bench.add_argument(
+        "--rounds", metavar="N", type=_integer(1), default=None, help="measurements of each peer (default 7)"
+    )
+    bench.add_argument(
+        "--seconds", metavar="S", type=_seconds, default=None, help="rough length of a measurement (default 0.2)"
+    )
+    bench.add_argument("--dtype", choices=DTYPES, default=None, help="(default float32)")
+    bench.add_argument(
+        "--activation", choices=ACTIVATIONS, default=None, help="of all hidden layers (default: the workload's own)"
+    )
+    bench.add_argument("--quick", action="store_true", help="3 rounds of 0.05 s, no torch-compile, unless asked for")
+    bench.add_argument("--json", metavar="FILE", type=Path, default=None, help="also write everything measured there")
+
+
+def _run_bench(given: argparse.Namespace) -> int:
+    from fastnn._cli import bench
+
+    asked: dict[str, Any] = {
+        field.name: tuple(dict.fromkeys(value)) if isinstance(value, list) else value
+        for field in dataclasses.fields(bench.Options)
+        if (value := getattr(given, field.name)) is not None
+    }
+    base = bench.Options.quick() if given.quick else bench.Options()
+    return bench.run(dataclasses.replace(base, **asked), given.json)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,6 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from fastnn._cli import demo
 
             status = demo.run(seed=given.seed, epochs=given.epochs, plot=given.plot)
+        elif given.command == "bench":
+            status = _run_bench(given)
         elif given.command == "info":
             from fastnn._cli import info
 

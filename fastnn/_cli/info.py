@@ -39,16 +39,19 @@ def run() -> int:
 
 def cpu() -> str:
     """The processor's name, LLVM's name for it, and the cores this process may use."""
-    name = platform.processor() or platform.machine()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cpu_name()} ({llvm.get_host_cpu_name()}), {cores} cores usable"
+
+
+def cpu_name() -> str:
+    """The processor's name, as the system calls it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
+                return line.partition(":")[2].strip()
     except OSError:
         pass  # not Linux
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name} ({llvm.get_host_cpu_name()}), {cores} cores usable"
+    return platform.processor() or platform.machine()
 
 
 def threads() -> str:

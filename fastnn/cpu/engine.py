@@ -7,13 +7,14 @@ differentiate, with one network at once.
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fastnn import _rows as row
-from fastnn.cpu import gemm, norm, steps, walk
+from fastnn.cpu import gemm, norm, steps, team, walk
 from fastnn.losses import Resolved
 from fastnn.optimizers import Optimizer
 from fastnn.plan import Plan
@@ -22,6 +23,9 @@ from fastnn.plan import Plan
 _PIECE_BYTES = 256 * 1024
 _LEAST_ROWS, _MOST_ROWS = 128, 512
 _ALIGNMENT = 64
+# Rows whose prediction is timed before the others are shared among threads.
+_SAMPLE_ROWS = 1024
+_ALONE = steps.Share(team.shared_memory(), 0, 1)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Engine:
         self._stages: set[str] = set()
         self._local = threading.local()
         self._address_lock = threading.Lock()
+        self._paces: dict[tuple[int, int], team.Pace] = {}
 
     def _fill(self, stage: str) -> None:
         """Compile (or load) what ``stage`` calls and write the addresses into the table."""
@@ -81,6 +86,7 @@ class Engine:
                 self._natives[steps.FORWARD] = walk.forward.address(self.dtype)
             elif stage == "backward":
                 self._natives[steps.BACKWARD] = walk.backward.address(self.dtype)
+                self._natives[steps.LEARN] = walk.learn.address(self.dtype)
             for q, activation in zip(self._table, self.plan.activations, strict=True):
                 self._fill_row(stage, q, activation)
             self._stages.add(stage)
@@ -89,7 +95,7 @@ class Engine:
         kind, act = q[row.KIND], q[row.ACT]
         if stage == "forward":
             if kind == row.DENSE:
-                q[row.GEMM] = gemm.gemm.address(self.dtype)
+                q[row.GEMM] = q[row.SUMS] = gemm.gemm.address(self.dtype)
             elif kind in (row.BATCH_NORM, row.LAYER_NORM):
                 native = norm.batch_forward if kind == row.BATCH_NORM else norm.layer_forward
                 q[row.FORWARD] = native.address(self.dtype)
@@ -111,16 +117,16 @@ class Engine:
         elif act == row.ROWWISE:
             q[row.BACKWARD] = activation.backward_native.address(self.dtype)
 
-    def _piece_rows(self, batch: int, whole: bool) -> int:
+    def _piece_rows(self, batch: int, whole: bool, parts: int) -> int:
         if whole:
             return batch
         width = max(self.plan.space_width + self.plan.n_inputs, 1)
         fitting = _PIECE_BYTES // (width * self.dtype.itemsize) // steps.LOSS_BLOCK * steps.LOSS_BLOCK
-        return min(batch, max(_LEAST_ROWS, min(fitting, _MOST_ROWS)))
+        return min(batch, parts * max(_LEAST_ROWS, min(fitting, _MOST_ROWS)))
 
-    def _work(self, batch: int, y_columns: int = 1, whole: bool = False) -> steps.Work:
-        """This thread's workspace for batches of up to ``batch`` rows."""
-        piece = self._piece_rows(batch, whole)
+    def _work(self, batch: int, y_columns: int = 1, whole: bool = False, parts: int = 1) -> steps.Work:
+        """This thread's workspace for batches of up to ``batch`` rows, whose pieces ``parts`` threads share."""
+        piece = self._piece_rows(batch, whole, parts)
         kept = getattr(self._local, "work", None)
         if kept is not None and kept.row_losses.size == piece and kept.y.size == piece * y_columns:
             return kept
@@ -147,14 +153,28 @@ class Engine:
         work.natives[steps.LOSS] = resolved.native.address(self.dtype)
         work.loss_reals[:] = resolved.parameter_values
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        """Values of the output layer, (n, n_outputs)."""
+    def predict(self, x: np.ndarray, threads: int = 1) -> np.ndarray:
+        """Values of the output layer, (n, n_outputs), by up to ``threads`` threads where that is faster."""
         self._fill("forward")
         out = np.empty((x.shape[0], self.plan.n_outputs), self.dtype)
+        n = x.shape[0]
+        if threads == 1 or n <= _SAMPLE_ROWS:
+            self._predict(x, out)
+            return out
+        begin = time.perf_counter()
+        self._predict(x[:_SAMPLE_ROWS], out[:_SAMPLE_ROWS])
+        rest = (time.perf_counter() - begin) / _SAMPLE_ROWS * (n - _SAMPLE_ROWS)
+        pool = team.pool(threads)
+        if rest - rest / threads < pool.cost:
+            threads = 1
+        cuts = [_SAMPLE_ROWS + (n - _SAMPLE_ROWS) * part // threads for part in range(threads + 1)]
+        pool.run(lambda part: self._predict(x[cuts[part] : cuts[part + 1]], out[cuts[part] : cuts[part + 1]]), threads)
+        return out
+
+    def _predict(self, x: np.ndarray, out: np.ndarray) -> None:
         work = self._work(x.shape[0])
         work.natives[:] = self._natives
-        steps.predict(work, x, out)
-        return out
+        steps.predict(work, _ALONE, x, out)
 
     def evaluate(self, objective: Objective) -> float:
         """Mean loss over all rows in inference mode, without penalties."""
@@ -197,7 +217,7 @@ class Engine:
         work.weights[:] = 1
         dx = np.empty((n, self.plan.n_inputs) if want_dx else (1, 1), self.dtype)
         data = objective.batches(np.empty(0, np.int64))
-        loss = steps.loss_and_gradients(work, data, int(training), np.uint64(key), int(learn), int(want_dx), dx)
+        loss = steps.loss_and_gradients(work, _ALONE, data, int(training), np.uint64(key), int(learn), int(want_dx), dx)
         return float(loss), work.gradient, dx
 
     def jacobian(self, x: np.ndarray) -> np.ndarray:
@@ -207,7 +227,7 @@ class Engine:
         work = self._work(x.shape[0])
         work.natives[:] = self._natives
         out = np.empty((x.shape[0], self.plan.n_outputs, self.plan.n_inputs), self.dtype)
-        steps.jacobian(work, x, out)
+        steps.jacobian(work, _ALONE, x, out)
         return out
 
     def hessian_vector_product(
@@ -241,40 +261,79 @@ class Engine:
         """Prepare training steps over ``objective`` in batches of up to ``batch_size`` rows."""
         self._fill("forward")
         self._fill("backward")
-        work = self._work(batch_size, objective.y.shape[1], whole=self.plan.whole_batch)
-        work.natives[:] = self._natives
+        return Training(self, objective, optimizer, batch_size, key)
+
+    def _training_work(self, objective: Objective, optimizer: Optimizer, batch_size: int, parts: int) -> steps.Work:
+        work = self._work(batch_size, objective.y.shape[1], self.plan.whole_batch, parts)
+        # Addresses of its own: predictions between the epochs may use the same workspace.
+        work = work._replace(natives=self._natives.copy(), loss_reals=work.loss_reals.copy())
         self._with_loss(work, objective.resolved)
         work.weights[:] = 1
-        return Training(work, objective, optimizer, batch_size, key)
+        work.natives[steps.BEGIN] = optimizer.begin_native.address(self.dtype)
+        work.natives[steps.UPDATE] = optimizer.update_native.address(self.dtype)
+        return work
+
+    def pace(self, batch_size: int, threads: int) -> team.Pace:
+        """What chooses the number of threads for steps of this size, with what it knows from earlier runs."""
+        most = 1  # statistics of a whole batch are one chain of sums
+        if not self.plan.whole_batch:
+            most = max(1, min(threads, batch_size // steps.ROW_UNIT))
+        return self._paces.setdefault((batch_size, most), team.Pace(most))
 
 
 class Training:
-    """A run of training steps: the compiled loop's arguments, kept between chunks."""
+    """A run of training steps: the compiled loop's arguments, and its threads, kept between chunks."""
 
-    def __init__(self, work: steps.Work, objective: Objective, optimizer: Optimizer, batch_size: int, key: int):
-        dtype = work.theta.dtype
-        work.natives[steps.BEGIN] = optimizer.begin_native.address(dtype)
-        work.natives[steps.UPDATE] = optimizer.update_native.address(dtype)
-        self._work = work
+    def __init__(self, engine: Engine, objective: Objective, optimizer: Optimizer, batch_size: int, key: int):
+        self._engine = engine
         self._objective = objective
         self._batch_size = batch_size
         self._key = np.uint64(key)
         self._optimizer = optimizer
+        self._works: dict[int, steps.Work] = {}
+        self._team: team.Team | None = None
+        work = self._work(1)
+        dtype = engine.dtype
         state = optimizer.bind(work.theta.size, dtype)
         slots = state.slots if state.slots.size else np.zeros((1, 1), dtype)
         clips = [dtype.type(np.inf if c is None else c) for c in (optimizer.clip_value, optimizer.clip_norm)]
         self._opt = steps.Optimization(slots, state.scalars, optimizer.hyper, np.zeros(12, dtype), *clips)
 
-    def run(self, order: np.ndarray, first_row: int, n_steps: int, step: int) -> tuple[int, np.ndarray, np.ndarray]:
+    def _work(self, parts: int) -> steps.Work:
+        if parts not in self._works:
+            self._works[parts] = self._engine._training_work(
+                self._objective, self._optimizer, self._batch_size, parts
+            )  # fmt: skip
+        return self._works[parts]
+
+    def run(
+        self, order: np.ndarray, first_row: int, n_steps: int, step: int, threads: int = 1
+    ) -> tuple[int, np.ndarray, np.ndarray]:
         """``n_steps`` steps from row ``first_row`` of ``order`` (empty: rows in their order).
 
-        Returns how many were done (fewer if a loss was not finite), and each step's loss and total weight.
+        Returns how many were done (fewer if a loss was not finite), and each step's loss and total weight. The number
+        of threads leaves no trace in them, nor in the parameters.
         """
-        losses = np.zeros(n_steps, self._work.theta.dtype)
-        weights = np.zeros(n_steps, self._work.theta.dtype)
+        work, data = self._work(threads), self._objective.batches(order)
+        losses = np.zeros(n_steps, work.theta.dtype)
+        weights = np.zeros(n_steps, work.theta.dtype)
         rates = self._optimizer.learning_rates(self._optimizer.steps, n_steps)
-        done = steps.train(
-            self._work, self._objective.batches(order), self._opt, rates, self._batch_size, first_row, self._key, step,
-            losses, weights,
-        )  # fmt: skip
+        if threads > 1 and (self._team is None or self._team.size < threads):
+            self.close()
+            self._team = team.Team(threads)
+
+        def part_of_steps(part: int) -> int:
+            share = _ALONE if self._team is None else steps.Share(self._team.memory, part, threads)
+            done: int = steps.train(
+                work, share, data, self._opt, rates, self._batch_size, first_row, self._key, step, losses, weights
+            )
+            return done
+
+        done = part_of_steps(0) if threads == 1 else self._team.run(part_of_steps, threads)  # type: ignore[union-attr]
         return done, losses, weights
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._team is not None:
+            self._team.close()
+            self._team = None

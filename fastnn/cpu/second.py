@@ -26,7 +26,8 @@ from fastnn.activations import (
 from fastnn.cpu.gemm import call_gemm
 from fastnn.cpu.simd import pointer
 from fastnn.cpu.steps import FORWARD, LOSS, N_NATIVES
-from fastnn.cpu.walk import bias_gradient, call_forward, copy_matrix, transpose
+from fastnn.cpu.subnormals import flush_subnormals, restore_subnormals
+from fastnn.cpu.walk import call_forward, copy_matrix
 from fastnn.losses import LOSS_ARGUMENTS
 from fastnn.losses import TANGENT_ARGUMENTS as LOSS_TANGENT_ARGUMENTS
 
@@ -50,10 +51,10 @@ class Tangents(NamedTuple):
 
 
 @scalar
-def _product(address, m, n, k, a, a_row, a_col, b, ldb, c, ldc, add):
+def _product(address, m, n, k, a, a_row, a_col, b, b_row, b_col, c, ldc, add):
     """C (m, n) = [C +] A @ B."""
     low = type(c[0])(-np.inf)
-    call_gemm(address, (m, n, k, a, a_row, a_col, b, ldb, c, ldc, c, ldc, add, row.CLAMP, c, 0, low))
+    call_gemm(address, (m, n, k, a, a_row, a_col, b, b_row, b_col, c, ldc, c, ldc, add, 0, row.CLAMP, c, 0, low))
 
 
 @scalar
@@ -65,9 +66,9 @@ def _forward_norm(q, w, t, rx, ld_in, has_rx, rows, piece, training):
     xhat, rxhat = pointer(w.space, q[row.SLOPE] * piece), pointer(t.space, q[row.SLOPE] * piece)
     ry = pointer(t.space, q[row.OUT] * piece)
     if layer:
-        inverse, rinverse = pointer(w.space, q[row.RUNNING] * piece), pointer(t.space, q[row.RUNNING] * piece)
+        inverse, rinverse = pointer(w.space, q[row.STATISTICS] * piece), pointer(t.space, q[row.STATISTICS] * piece)
     else:
-        inverse, rinverse = pointer(w.shared, q[row.W_T]), pointer(t.shared, q[row.W_T])
+        inverse, rinverse = pointer(w.shared, q[row.STATISTICS]), pointer(t.shared, q[row.STATISTICS])
     outer, inner = (rows, cols) if layer else (cols, rows)
     for o in range(outer):
         total, against = T(0), T(0)
@@ -97,9 +98,9 @@ def _backward_norm(q, w, t, rows, piece, training, want):
     xhat, rxhat = pointer(w.space, q[row.SLOPE] * piece), pointer(t.space, q[row.SLOPE] * piece)
     d, rd = pointer(w.space, q[row.D_OUT] * piece), pointer(t.space, q[row.D_OUT] * piece)
     if layer:
-        inverse, rinverse = pointer(w.space, q[row.RUNNING] * piece), pointer(t.space, q[row.RUNNING] * piece)
+        inverse, rinverse = pointer(w.space, q[row.STATISTICS] * piece), pointer(t.space, q[row.STATISTICS] * piece)
     else:
-        inverse, rinverse = pointer(w.shared, q[row.W_T]), pointer(t.shared, q[row.W_T])
+        inverse, rinverse = pointer(w.shared, q[row.STATISTICS]), pointer(t.shared, q[row.STATISTICS])
     for r in range(rows):
         for c in range(cols):
             p = r * ld + c
@@ -145,12 +146,12 @@ def _forward_row(q, act, w, t, x, ldx, rows, piece, training):
     if kind == row.DENSE:
         a_in, ld_a = (pointer(w.space, q[row.IN] * piece), ld_in) if has_tangent else (x, ldx)
         theta, direction = pointer(w.theta, q[row.W]), pointer(t.direction, q[row.W])
-        _product(q[row.GEMM], rows, n_out, n_in, a_in, ld_a, 1, direction, n_out, ra, ld, 0)
+        _product(q[row.GEMM], rows, n_out, n_in, a_in, ld_a, 1, direction, n_out, 1, ra, ld, 0)
         if has_tangent:
-            _product(q[row.GEMM], rows, n_out, n_in, ra_in, ld_in, 1, theta, n_out, ra, ld, 1)
+            _product(q[row.GEMM], rows, n_out, n_in, ra_in, ld_in, 1, theta, n_out, 1, ra, ld, 1)
         z = pointer(t.space, q[row.D_OUT] * piece)  # free until the way back
         if act == row.ELEMENTWISE:
-            _product(q[row.GEMM], rows, n_out, n_in, a_in, ld_a, 1, theta, n_out, z, ld, 0)
+            _product(q[row.GEMM], rows, n_out, n_in, a_in, ld_a, 1, theta, n_out, 1, z, ld, 0)
         if q[row.B] >= 0:
             for i in range(rows):
                 for j in range(n_out):
@@ -221,19 +222,20 @@ def _backward_row(q, act, w, t, x, ldx, rows, piece, training):
         has_tangent = q[row.IN] >= 0
         a_in, ld_a = (pointer(w.space, q[row.IN] * piece), ld_in) if has_tangent else (x, ldx)
         out = pointer(t.product, q[row.W])
-        _product(q[row.GEMM], n_in, n_out, rows, a_in, 1, ld_a, rd, ld, out, n_out, 1)
+        _product(q[row.GEMM], n_in, n_out, rows, a_in, 1, ld_a, rd, ld, 1, out, n_out, 1)
         if has_tangent:
             ra_in = pointer(t.space, q[row.IN] * piece)
-            _product(q[row.GEMM], n_in, n_out, rows, ra_in, 1, ld_in, d, ld, out, n_out, 1)
+            _product(q[row.GEMM], n_in, n_out, rows, ra_in, 1, ld_in, d, ld, 1, out, n_out, 1)
         if q[row.B] >= 0:
-            bias_gradient(rd, ld, rows, n_out, pointer(t.product, q[row.B]), 1)
+            sums = pointer(t.product, q[row.B])
+            for i in range(rows):
+                for j in range(n_out):
+                    sums[j] += rd[i * ld + j]
         if want:
-            w_t, v_t = pointer(w.shared, q[row.W_T]), pointer(t.shared, q[row.W_T])
-            transpose(pointer(w.theta, q[row.W]), n_in, n_out, w_t)
-            transpose(pointer(t.direction, q[row.W]), n_in, n_out, v_t)
-            _product(q[row.GEMM], rows, n_in, n_out, d, ld, 1, w_t, n_in, d_in, ld_in, 0)
-            _product(q[row.GEMM], rows, n_in, n_out, rd, ld, 1, w_t, n_in, rd_in, ld_in, 0)
-            _product(q[row.GEMM], rows, n_in, n_out, d, ld, 1, v_t, n_in, rd_in, ld_in, 1)
+            theta, direction = pointer(w.theta, q[row.W]), pointer(t.direction, q[row.W])
+            _product(q[row.GEMM], rows, n_in, n_out, d, ld, 1, theta, 1, n_out, d_in, ld_in, 0)
+            _product(q[row.GEMM], rows, n_in, n_out, rd, ld, 1, theta, 1, n_out, rd_in, ld_in, 0)
+            _product(q[row.GEMM], rows, n_in, n_out, d, ld, 1, direction, 1, n_out, rd_in, ld_in, 1)
     elif kind == row.BATCH_NORM or kind == row.LAYER_NORM:
         _backward_norm(q, w, t, rows, piece, training, want)
     elif want:
@@ -256,6 +258,7 @@ def _backward_row(q, act, w, t, x, ldx, rows, piece, training):
 @kernel
 def hessian_vector_product(w, t, data, training, key):
     """``t.product`` = Hessian of the mean loss over all rows, penalties included, times ``t.direction``."""
+    before = flush_subnormals()
     T = type(w.reals[0])
     n, n_in, y_cols = data.x.shape[0], data.x.shape[1], data.y.shape[1]
     n_rows, piece = w.plan.shape[0], w.row_losses.size
@@ -277,7 +280,7 @@ def hessian_vector_product(w, t, data, training, key):
             w.natives[FORWARD],
             (
                 pointer(w.plan.reshape(-1), 0), n_rows, pointer(w.reals, 0), pointer(w.theta, 0), pointer(w.running, 0),
-                pointer(w.space, 0), pointer(w.shared, 0), piece, x, n_in, rows, done, key, mode,
+                pointer(w.space, 0), pointer(w.shared, 0), piece, x, n_in, 0, rows, done, key, mode,
             ),
         )  # fmt: skip
         for r in range(n_rows):
@@ -304,3 +307,4 @@ def hessian_vector_product(w, t, data, training, key):
             begin, end = q[row.W], q[row.W] + q[row.N_IN] * q[row.N_OUT]
             for i in range(begin, end):
                 t.product[i] += T(2) * l2 * t.direction[i]
+    restore_subnormals(before)

@@ -1,7 +1,8 @@
 """Whole batches: loss and gradient, a chunk of training steps, prediction, Jacobians. What Python calls.
 
-A batch is walked in pieces that fit the cache: forwards, loss and backwards of one piece before the next. Neither the
-loss nor a gradient depends on the size of the pieces, to the last bit.
+A batch is walked in pieces that fit the cache: forwards, loss and backwards of one piece, then its share of the
+parameters' gradients, before the next. Threads share the rows of a piece, wait for each other, and share the
+parameters. Neither the loss nor a gradient depends on the size of the pieces or the number of threads, to the last bit.
 
 Kernels are called with arrays and turn them into pointers at once: Numba counts references to an array wherever it is
 handed on, with atomic instructions that take as long as the arithmetic of a small network.
@@ -16,19 +17,24 @@ import numpy as np
 from fastnn import _rows as row
 from fastnn._jit import kernel, native_call, scalar
 from fastnn.cpu.simd import pointer, shift
-from fastnn.cpu.walk import call_backward, call_forward, copy_matrix, mix
+from fastnn.cpu.subnormals import flush_subnormals, restore_subnormals
+from fastnn.cpu.team import barrier
+from fastnn.cpu.walk import call_backward, call_forward, call_learn, call_update, copy_matrix, mix, share
 from fastnn.losses import LOSS_ARGUMENTS
-from fastnn.optimizers import BEGIN_ARGUMENTS, UPDATE_ARGUMENTS
+from fastnn.optimizers import BEGIN_ARGUMENTS
 
 _call_loss = native_call(LOSS_ARGUMENTS, 0)
 _call_begin = native_call(BEGIN_ARGUMENTS, 3)
-_call_update = native_call(UPDATE_ARGUMENTS, 0)
 
 # Positions in Work.natives.
-FORWARD, BACKWARD, LOSS, BEGIN, UPDATE, N_NATIVES = range(6)
+FORWARD, BACKWARD, LEARN, LOSS, BEGIN, UPDATE, N_NATIVES = range(7)
 
 # Row losses are summed in blocks of this many rows; pieces hold whole blocks, so the sum does not see the pieces.
 LOSS_BLOCK = 64
+# Rows of a piece are shared among threads in multiples of this.
+ROW_UNIT = 16
+# From so many parameters on, updating a block while it is in the cache is worth a call for each.
+_MANY_PARAMETERS = 1 << 14
 
 
 class Work(NamedTuple):
@@ -44,12 +50,20 @@ class Work(NamedTuple):
     gradient: Any  # T (n_parameters,)
     running: Any  # T, running statistics
     space: Any  # T (P * space_width,), slots
-    shared: Any  # T, transposed weights and statistics
+    shared: Any  # T, statistics of batch normalisations
     x: Any  # T (P * n_inputs,), gathered rows
     y: Any  # T (P * target columns,)
     weights: Any  # T (P,), ones where samples carry no weights
     row_losses: Any  # T (P,)
     loss_reals: Any  # T (4,), the loss's parameters
+
+
+class Share(NamedTuple):
+    """Which of the threads that walk the same steps this one is."""
+
+    team: Any  # int64, what the barrier works on
+    part: int
+    parts: int
 
 
 class Batches(NamedTuple):
@@ -93,6 +107,9 @@ class _Frame(NamedTuple):
     weights: Any
     row_losses: Any
     loss_reals: Any
+    team: Any
+    part: Any
+    parts: Any
 
 
 class _Feed(NamedTuple):
@@ -110,12 +127,13 @@ class _Feed(NamedTuple):
 
 
 @scalar
-def _frame(work):
+def _frame(work, team):
     return _Frame(
         pointer(work.plan, 0), work.plan.shape[0], pointer(work.natives, 0), pointer(work.reals, 0),
         pointer(work.theta, 0), work.theta.size, pointer(work.gradient, 0), pointer(work.running, 0),
         pointer(work.space, 0), pointer(work.shared, 0), work.row_losses.size, pointer(work.x, 0), pointer(work.y, 0),
         pointer(work.weights, 0), pointer(work.row_losses, 0), pointer(work.loss_reals, 0),
+        pointer(team.team, 0), team.part, team.parts,
     )  # fmt: skip
 
 
@@ -147,67 +165,114 @@ def _total_weight(feed, start, count, T):
 
 
 @scalar
-def _forward(f, x, n_in, rows, done, key, mode):
+def _forward(f, x, n_in, at, rows, first, key, mode):
     call_forward(
         f.natives[FORWARD],
-        (f.plan, f.n_rows, f.reals, f.theta, f.running, f.space, f.shared, f.piece, x, n_in, rows, done, key, mode),
+        (
+            f.plan,
+            f.n_rows,
+            f.reals,
+            f.theta,
+            f.running,
+            f.space,
+            f.shared,
+            f.piece,
+            x,
+            n_in,
+            at,
+            rows,
+            first,
+            key,
+            mode,
+        ),
     )
 
 
 @scalar
-def _backward(f, x, n_in, dx, lddx, rows, mode, learn, accumulate, want_dx):
+def _backward(f, dx, lddx, at, rows, mode, want_dx):
     call_backward(
         f.natives[BACKWARD],
+        (f.plan, f.n_rows, f.reals, f.theta, f.space, f.shared, f.piece, dx, lddx, at, rows, mode, want_dx),
+    )
+
+
+@scalar
+def _learn(f, x, n_in, rows, mode, accumulate, finish, update, slots, coefficients):
+    call_learn(
+        f.natives[LEARN],
         (
-            f.plan, f.n_rows, f.reals, f.theta, f.gradient, f.space, f.shared, f.piece, x, n_in, dx, lddx,
-            rows, mode, learn, accumulate, want_dx,
+            f.plan, f.n_rows, f.reals, f.theta, f.gradient, f.space, f.shared, f.piece, x, n_in, rows, mode,
+            accumulate, finish, f.part, f.parts, update, slots, f.n_theta, coefficients,
         ),
     )  # fmt: skip
 
 
 @scalar
-def _batch(f, feed, start, count, mode, key, learn, want_dx, dx):
-    """Mean loss and total weight of ``count`` rows from ``start``; gradients go to ``f.gradient`` and ``dx``."""
-    T = type(f.reals[0])
+def _own_rows(f, feed, first, done, rows, scale, mode, key, derive, want_dx, dx):
+    """This thread's rows of a piece, from data to dLoss/d activations; returns the piece's inputs."""
     n_in, y_cols = feed.n_in, feed.y_cols
     last = shift(f.plan, (f.n_rows - 1) * row.WIDTH)
     n_out, ld_out = last[row.N_OUT], last[row.LD_OUT]
-    out, d = shift(f.space, last[row.OUT] * f.piece), shift(f.space, last[row.D_OUT] * f.piece)
-    total_weight = _total_weight(feed, start, count, T)
-    scale = T(1) / total_weight if total_weight != T(0) else T(0)
-    total, block = T(0), T(0)
-    for done in range(0, count, f.piece):
-        rows = min(f.piece, count - done)
-        first = start + done
-        x, y, w = f.x, f.y, f.weights
-        if feed.ordered:
-            order = shift(feed.order, first)
-            _gather(feed.x, n_in, order, rows, x)
-            _gather(feed.y, y_cols, order, rows, y)
-            if feed.weighted:
-                _gather(feed.weights, 1, order, rows, w)
-        else:
-            x, y = shift(feed.x, first * n_in), shift(feed.y, first * y_cols)
-            if feed.weighted:
-                w = shift(feed.weights, first)
-        _forward(f, x, n_in, rows, done, key, mode)
+    at = share(rows, f.part, f.parts, ROW_UNIT)
+    count = share(rows, f.part + 1, f.parts, ROW_UNIT) - at
+    x, y, w = f.x, f.y, f.weights
+    if feed.ordered:
+        order = shift(feed.order, first + at)
+        _gather(feed.x, n_in, order, count, shift(x, at * n_in))
+        _gather(feed.y, y_cols, order, count, shift(y, at * y_cols))
+        if feed.weighted:
+            _gather(feed.weights, 1, order, count, shift(w, at))
+    else:
+        x, y = shift(feed.x, first * n_in), shift(feed.y, first * y_cols)
+        if feed.weighted:
+            w = shift(feed.weights, first)
+    if count > 0:
+        _forward(f, shift(x, at * n_in), n_in, at, count, done + at, key, mode)
+        out = shift(f.space, last[row.OUT] * f.piece + at * ld_out)
+        d = shift(f.space, last[row.D_OUT] * f.piece + at * ld_out)
         _call_loss(
             f.natives[LOSS],
-            (out, ld_out, y, y_cols, feed.labels, w, d, ld_out, rows, n_out, scale, f.row_losses, f.loss_reals),
-        )
-        for i in range(rows):
-            block += f.row_losses[i]
-            if (done + i) % LOSS_BLOCK == LOSS_BLOCK - 1:
-                total += block
-                block = T(0)
-        if learn or want_dx:
-            _backward(f, x, n_in, shift(dx, done * n_in), n_in, rows, mode, learn, np.int64(done > 0), want_dx)
-    return (total + block) * scale, total_weight
+            (
+                out, ld_out, shift(y, at * y_cols), y_cols, feed.labels, shift(w, at), d, ld_out, count, n_out, scale,
+                shift(f.row_losses, at), f.loss_reals,
+            ),
+        )  # fmt: skip
+        if derive:
+            _backward(f, shift(dx, (done + at) * n_in), n_in, at, count, mode, want_dx)
+    return x
+
+
+@scalar
+def _batch(f, feed, start, count, mode, key, learn, want_dx, dx):
+    """Everything about ``count`` rows from ``start`` but the last piece's share of the parameters' gradients.
+
+    Returns the mean loss, the total weight, and what `_learn` still needs: the last piece's inputs, its rows and
+    whether there were pieces before it.
+    """
+    T = type(f.reals[0])
+    total_weight = _total_weight(feed, start, count, T)
+    scale = T(1) / total_weight if total_weight != T(0) else T(0)
+    total, done = T(0), 0
+    while True:
+        rows = min(f.piece, count - done)
+        x = _own_rows(f, feed, start + done, done, rows, scale, mode, key, learn + want_dx, want_dx, dx)
+        barrier(f.team, f.parts)
+        for block in range(0, rows, LOSS_BLOCK):
+            block_total = T(0)
+            for i in range(block, min(block + LOSS_BLOCK, rows)):
+                block_total += f.row_losses[i]
+            total += block_total
+        if done + rows == count:
+            return total * scale, total_weight, x, rows, np.int64(done > 0)
+        if learn:
+            _learn(f, x, feed.n_in, rows, mode, np.int64(done > 0), 0, 0, f.gradient, f.reals)
+        barrier(f.team, f.parts)
+        done += rows
 
 
 @scalar
 def _penalty(f):
-    """Sum of l1 |w| + l2 w^2 over the layers that ask for it; its gradient is added to ``f.gradient``."""
+    """Sum of l1 |w| + l2 w^2 over the layers that ask for it."""
     T = type(f.reals[0])
     total = T(0)
     for r in range(f.n_rows):
@@ -215,20 +280,32 @@ def _penalty(f):
         if q[row.PENALTY] < 0:
             continue
         l1, l2 = f.reals[q[row.PENALTY]], f.reals[q[row.PENALTY] + 1]
-        w, g = shift(f.theta, q[row.W]), shift(f.gradient, q[row.W])
+        w = shift(f.theta, q[row.W])
         absolute, square = T(0), T(0)
         for i in range(q[row.N_IN] * q[row.N_OUT]):
             absolute += abs(w[i])
             square += w[i] * w[i]
         total += l1 * absolute + l2 * square
-        for i in range(q[row.N_IN] * q[row.N_OUT]):
-            sign = T(1) if w[i] > T(0) else (T(-1) if w[i] < T(0) else T(0))
-            g[i] += l1 * sign + T(2) * l2 * w[i]
     return total
 
 
 @scalar
-def _clip(gradient, n, clip_value, clip_norm):
+def _norm_factor(gradient, n, clip_value, clip_norm):
+    """What the gradient, its elements clipped, is to be multiplied by so that its norm stays below ``clip_norm``."""
+    T = type(clip_value)
+    if not clip_norm < T(np.inf):
+        return T(1)
+    square = T(0)
+    for i in range(n):
+        g = gradient[i]
+        g = -clip_value if g < -clip_value else g
+        g = clip_value if g > clip_value else g
+        square += g * g
+    return clip_norm / (np.sqrt(square) + T(1e-6))
+
+
+@scalar
+def _clip(gradient, n, clip_value, factor):
     """Clip in place, elements first, then the norm (infinity: not at all), as PyTorch's two functions do."""
     T = type(clip_value)
     if clip_value < T(np.inf):
@@ -236,73 +313,99 @@ def _clip(gradient, n, clip_value, clip_norm):
             g = gradient[i]
             g = -clip_value if g < -clip_value else g
             gradient[i] = clip_value if g > clip_value else g
-    if clip_norm < T(np.inf):
-        square = T(0)
+    if not factor >= T(1):
         for i in range(n):
-            square += gradient[i] * gradient[i]
-        factor = clip_norm / (np.sqrt(square) + T(1e-6))
-        if not factor >= T(1):
-            for i in range(n):
-                gradient[i] *= factor
+            gradient[i] *= factor
 
 
-@kernel
-def train(work, data, opt, rates, batch_size, start, key, step, losses, weights):
-    """``len(rates)`` training steps over consecutive batches from row ``start``; writes each step's loss and weight.
-
-    Returns the number of steps done: fewer than asked if a loss is not finite, and then the parameters are those
-    before that step, whose loss is written.
-    """
-    f, feed, n = _frame(work), _feed(data), data.order.size if data.order.size else data.x.shape[0]
+@scalar
+def _train(work, share_, data, opt, rates, batch_size, start, key, step, losses, weights):
+    f, feed, n = _frame(work, share_), _feed(data), data.order.size if data.order.size else data.x.shape[0]
     slots, scalars, hyper = pointer(opt.slots, 0), pointer(opt.scalars, 0), pointer(opt.hyper, 0)
     coefficients, clip_value, clip_norm = pointer(opt.coefficients, 0), opt.clip_value, opt.clip_norm
     rate, loss_of, weight_of, n_steps = pointer(rates, 0), pointer(losses, 0), pointer(weights, 0), rates.size
+    T = type(clip_value)
     mode = data.mode | row.TRAINING | row.KEEP
+    clips = clip_value < T(np.inf) or clip_norm < T(np.inf)
+    at_once = not clips and (f.parts > 1 or f.n_theta >= _MANY_PARAMETERS)
+    update = f.natives[UPDATE]
+    own = share(f.n_theta, f.part, f.parts, ROW_UNIT)
+    own_count = share(f.n_theta, f.part + 1, f.parts, ROW_UNIT) - own
     for s in range(n_steps):
         count = min(batch_size, n - start)
         step_key = mix(key + np.uint64(step + s) * np.uint64(0xD1342543DE82EF95))
-        loss, weight = _batch(f, feed, start, count, mode, step_key, 1, 0, f.x)  # no dLoss/dX is written
+        loss, weight, x, rows, more = _batch(f, feed, start, count, mode, step_key, 1, 0, f.x)  # no dLoss/dX is written
         loss += _penalty(f)
-        loss_of[s] = loss
-        weight_of[s] = weight
+        if f.part == 0:
+            loss_of[s] = loss
+            weight_of[s] = weight
         if not np.isfinite(loss):
             return s
-        _clip(f.gradient, f.n_theta, clip_value, clip_norm)
-        _call_begin(f.natives[BEGIN], (scalars, hyper, rate[s], coefficients))
-        _call_update(f.natives[UPDATE], (f.theta, f.gradient, slots, f.n_theta, f.n_theta, coefficients))
+        if f.part == 0:
+            _call_begin(f.natives[BEGIN], (scalars, hyper, rate[s], coefficients))
+        barrier(f.team, f.parts)
+        _learn(f, x, feed.n_in, rows, mode, more, 1, update if at_once else 0, slots, coefficients)
+        if not at_once:
+            theta, gradient, own_slots = shift(f.theta, own), shift(f.gradient, own), shift(slots, own)
+            if clips:
+                barrier(f.team, f.parts)
+                factor = _norm_factor(f.gradient, f.n_theta, clip_value, clip_norm)
+                barrier(f.team, f.parts)
+                _clip(gradient, own_count, clip_value, factor)
+            call_update(update, (theta, gradient, own_slots, own_count, f.n_theta, coefficients))
+        barrier(f.team, f.parts)
         start += count
     return n_steps
 
 
 @kernel
-def loss_and_gradients(work, data, training, key, learn, want_dx, dx):
+def train(work, share_, data, opt, rates, batch_size, start, key, step, losses, weights):
+    """``len(rates)`` training steps over consecutive batches from row ``start``; writes each step's loss and weight.
+
+    Returns the number of steps done: fewer than asked if a loss is not finite, and then the parameters are those
+    before that step, whose loss is written. All threads of a team call it with the same arguments but for ``share_``.
+    """
+    mode = flush_subnormals()
+    done = _train(work, share_, data, opt, rates, batch_size, start, key, step, losses, weights)
+    restore_subnormals(mode)
+    return done
+
+
+@kernel
+def loss_and_gradients(work, share_, data, training, key, learn, want_dx, dx):
     """Mean loss (with penalties if ``learn``) over all rows; gradients into ``work.gradient`` and ``dx`` (n, I)."""
-    f = _frame(work)
+    before = flush_subnormals()
+    f, feed = _frame(work, share_), _feed(data)
     mode = data.mode | (row.TRAINING if training else 0) | (row.KEEP if learn or want_dx else 0)
-    loss, _ = _batch(f, _feed(data), 0, data.x.shape[0], mode, key, learn, want_dx, pointer(dx, 0))
+    loss, _, x, rows, more = _batch(f, feed, 0, data.x.shape[0], mode, key, learn, want_dx, pointer(dx, 0))
     if learn:
+        _learn(f, x, feed.n_in, rows, mode, more, 1, 0, f.gradient, f.reals)
         loss += _penalty(f)
+    restore_subnormals(before)
     return loss
 
 
 @kernel
-def predict(work, x, out):
+def predict(work, share_, x, out):
     """out (n, O) = the network's values for x (n, I)."""
-    f, n, n_in = _frame(work), x.shape[0], x.shape[1]
+    before = flush_subnormals()
+    f, n, n_in = _frame(work, share_), x.shape[0], x.shape[1]
     source, target = pointer(x, 0), pointer(out, 0)
     last = shift(f.plan, (f.n_rows - 1) * row.WIDTH)
     n_out, ld_out = last[row.N_OUT], last[row.LD_OUT]
     values = shift(f.space, last[row.OUT] * f.piece)
     for done in range(0, n, f.piece):
         rows = min(f.piece, n - done)
-        _forward(f, shift(source, done * n_in), n_in, rows, done, np.uint64(0), 0)
+        _forward(f, shift(source, done * n_in), n_in, 0, rows, done, np.uint64(0), 0)
         copy_matrix(values, ld_out, shift(target, done * n_out), n_out, rows, n_out)
+    restore_subnormals(before)
 
 
 @kernel
-def jacobian(work, x, out):
+def jacobian(work, share_, x, out):
     """out (n, O, I) = d output / d input: one backward pass an output, seeded with a unit vector."""
-    f, n, n_in = _frame(work), x.shape[0], x.shape[1]
+    before = flush_subnormals()
+    f, n, n_in = _frame(work, share_), x.shape[0], x.shape[1]
     T = type(work.reals[0])
     source, target = pointer(x, 0), pointer(out, 0)
     last = shift(f.plan, (f.n_rows - 1) * row.WIDTH)
@@ -311,11 +414,12 @@ def jacobian(work, x, out):
     for done in range(0, n, f.piece):
         rows = min(f.piece, n - done)
         at = shift(source, done * n_in)
-        _forward(f, at, n_in, rows, done, np.uint64(0), row.KEEP)
+        _forward(f, at, n_in, 0, rows, done, np.uint64(0), row.KEEP)
         for k in range(n_out):
             for i in range(rows * ld_out):
                 seed[i] = T(0)
             for i in range(rows):
                 seed[i * ld_out + k] = T(1)
             dx = shift(target, (done * n_out + k) * n_in)
-            _backward(f, at, n_in, dx, n_out * n_in, rows, row.KEEP, 0, np.int64(done + k > 0), 1)
+            _backward(f, dx, n_out * n_in, 0, rows, row.KEEP, 1)
+    restore_subnormals(before)

@@ -4,14 +4,11 @@ A rule is a plain function of one parameter, its gradient and its slots::
 
     rule(p, g, s0, s1, s2, c) -> (p, s0, s1, s2)
 
-``c`` holds up to 12 coefficients of the current step. It is written in the parameters' dtype with ``math.sqrt``,
-``flush`` and ``abs`` only, so that CPU and GPU compile the same source. Its ``begin`` runs once a step, in float64 as
+``c`` holds up to 12 coefficients of the current step. It is written in the parameters' dtype with ``math.sqrt``
+and ``abs`` only, so that CPU and GPU compile the same source. Its ``begin`` runs once a step, in float64 as
 PyTorch does, and returns the coefficients: whatever depends on the step count or the learning rate is folded there and
 not in the loop over the parameters. By convention ``decay`` is weight decay as part of the gradient, ``keep`` =
 1 - lr * weight_decay where it is decoupled; the one not in use is 0 or 1.
-
-Slots that decay pass through ``flush``: arithmetic on subnormal numbers is many times slower on most CPUs, and
-moments of parameters without gradient decay into them within a thousand steps.
 """
 
 from __future__ import annotations
@@ -20,12 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numba import types
-from numba.extending import overload
-from numba.np.numpy_support import as_dtype
 
-from fastnn._jit import SCALAR_FASTMATH, Native, scalar
+from fastnn._jit import Native, scalar
 from fastnn._loops import accessors
 
 N_COEFFICIENTS = 12
@@ -95,22 +89,6 @@ def _begin_body(begin: Callable[..., Any]) -> Callable[..., None]:
             coef[k] = 0.0
 
     return body
-
-
-def flush(x: Any) -> Any:
-    """``x``, or zero where it is smaller than the smallest normal number; NaN stays."""
-    return np.where(np.abs(x) < np.finfo(np.asarray(x).dtype).tiny, 0, x)[()]
-
-
-@overload(flush, jit_options={"fastmath": SCALAR_FASTMATH, "error_model": "numpy"})
-def _flush(x):
-    tiny = np.finfo(as_dtype(x)).tiny
-    zero = tiny * 0
-
-    def flush(x):
-        return zero if abs(x) < tiny else x
-
-    return flush
 
 
 @dataclass(frozen=True)

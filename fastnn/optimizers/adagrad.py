@@ -9,14 +9,14 @@ from numpy.typing import DTypeLike
 
 from fastnn import _checks
 from fastnn.optimizers._base import Optimizer
-from fastnn.optimizers._rules import Rule, flush, make_rule
+from fastnn.optimizers._rules import Rule, make_rule
 from fastnn.schedules import Schedule
 
 
 def _adagrad(p, g, total, s1, s2, c):
     decay, rate, eps = c[0], c[1], c[2]
     g = g + decay * p
-    total = flush(total + g * g)
+    total = total + g * g
     return p - rate * g / (sqrt(total) + eps), total, s1, s2
 
 
@@ -62,9 +62,9 @@ class Adagrad(Optimizer):
 def _adadelta(p, g, v, u, s2, c):
     decay, rate, rho, rest, eps = c[0], c[1], c[2], c[3], c[4]
     g = g + decay * p
-    v = flush(rho * v + rest * g * g)
+    v = rho * v + rest * g * g
     delta = sqrt(u + eps) / sqrt(v + eps) * g
-    u = flush(rho * u + rest * delta * delta)
+    u = rho * u + rest * delta * delta
     return p - rate * delta, v, u, s2
 
 
@@ -104,23 +104,23 @@ class Adadelta(Optimizer):
 def _rmsprop(p, g, v, s1, s2, c):
     decay, rate, alpha, rest, eps = c[0], c[1], c[2], c[3], c[4]
     g = g + decay * p
-    v = flush(alpha * v + rest * g * g)
+    v = alpha * v + rest * g * g
     return p - rate * g / (sqrt(v) + eps), v, s1, s2
 
 
 def _rmsprop_momentum(p, g, v, buffer, s2, c):
     decay, rate, alpha, rest, eps, momentum = c[0], c[1], c[2], c[3], c[4], c[5]
     g = g + decay * p
-    v = flush(alpha * v + rest * g * g)
-    buffer = flush(momentum * buffer + g / (sqrt(v) + eps))
+    v = alpha * v + rest * g * g
+    buffer = momentum * buffer + g / (sqrt(v) + eps)
     return p - rate * buffer, v, buffer, s2
 
 
 def _rmsprop_centered(p, g, v, mean, s2, c):
     decay, rate, alpha, rest, eps = c[0], c[1], c[2], c[3], c[4]
     g = g + decay * p
-    v = flush(alpha * v + rest * g * g)
-    mean = flush(mean + rest * (g - mean))
+    v = alpha * v + rest * g * g
+    mean = mean + rest * (g - mean)
     variance = v - mean * mean
     variance = variance - variance if variance < 0 else variance  # rounding can push it below zero
     return p - rate * g / (sqrt(variance) + eps), v, mean, s2
@@ -129,11 +129,11 @@ def _rmsprop_centered(p, g, v, mean, s2, c):
 def _rmsprop_centered_momentum(p, g, v, mean, buffer, c):
     decay, rate, alpha, rest, eps, momentum = c[0], c[1], c[2], c[3], c[4], c[5]
     g = g + decay * p
-    v = flush(alpha * v + rest * g * g)
-    mean = flush(mean + rest * (g - mean))
+    v = alpha * v + rest * g * g
+    mean = mean + rest * (g - mean)
     variance = v - mean * mean
     variance = variance - variance if variance < 0 else variance
-    buffer = flush(momentum * buffer + g / (sqrt(variance) + eps))
+    buffer = momentum * buffer + g / (sqrt(variance) + eps)
     return p - rate * buffer, v, mean, buffer
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from fastnn import _checks
 from fastnn._jit import scalar
 from fastnn.optimizers._base import Optimizer, checked_betas
-from fastnn.optimizers._rules import Rule, flush, make_rule
+from fastnn.optimizers._rules import Rule, make_rule
 from fastnn.schedules import Schedule
 
 
@@ -36,16 +36,16 @@ def _adam_products(scalars, hyper):
 def _adam(p, g, m, v, s2, c):
     decay, keep, rest1, beta2, rest2, scale, eps, rate = c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]
     g = g + decay * p
-    m = flush(m + rest1 * (g - m))
-    v = flush(beta2 * v + rest2 * g * g)
+    m = m + rest1 * (g - m)
+    v = beta2 * v + rest2 * g * g
     return keep * p - rate * m / (sqrt(v) * scale + eps), m, v, s2
 
 
 def _adam_amsgrad(p, g, m, v, largest, c):
     decay, keep, rest1, beta2, rest2, scale, eps, rate = c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]
     g = g + decay * p
-    m = flush(m + rest1 * (g - m))
-    v = flush(beta2 * v + rest2 * g * g)
+    m = m + rest1 * (g - m)
+    v = beta2 * v + rest2 * g * g
     largest = max(v, largest)
     return keep * p - rate * m / (sqrt(largest) * scale + eps), m, v, largest
 
@@ -127,8 +127,8 @@ class AdamW(Adam):
 def _nadam(p, g, m, v, s2, c):
     decay, keep, rest1, beta2, rest2, scale, eps, rate_g, rate_m = c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8]
     g = g + decay * p
-    m = flush(m + rest1 * (g - m))
-    v = flush(beta2 * v + rest2 * g * g)
+    m = m + rest1 * (g - m)
+    v = beta2 * v + rest2 * g * g
     return keep * p - (rate_g * g + rate_m * m) / (sqrt(v) * scale + eps), m, v, s2
 
 
@@ -174,8 +174,8 @@ class Nadam(_Moments):
 def _radam(p, g, m, v, s2, c):
     decay, keep, rest1, beta2, rest2, eps, rate, plain = c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]
     g = g + decay * p
-    m = flush(m + rest1 * (g - m))
-    v = flush(beta2 * v + rest2 * g * g)
+    m = m + rest1 * (g - m)
+    v = beta2 * v + rest2 * g * g
     # The first steps are plain momentum: rate = 0 there, else plain = 0. A quotient 0 * m / 0 would be NaN.
     root = sqrt(v) + eps
     adaptive = rate * m / root if rate > 0 else m - m
@@ -218,8 +218,8 @@ class RAdam(_Moments):
 def _adamax(p, g, m, u, s2, c):
     decay, rest1, beta2, eps, rate = c[0], c[1], c[2], c[3], c[4]
     g = g + decay * p
-    m = flush(m + rest1 * (g - m))
-    u, size = flush(beta2 * u), abs(g) + eps
+    m = m + rest1 * (g - m)
+    u, size = beta2 * u, abs(g) + eps
     u = max(size, u)
     return p - rate * m / u, m, u, s2
 

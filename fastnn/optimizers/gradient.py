@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike
 
 from fastnn import _checks
 from fastnn.optimizers._base import Optimizer, checked_betas, checked_pair
-from fastnn.optimizers._rules import Rule, flush, make_rule
+from fastnn.optimizers._rules import Rule, make_rule
 from fastnn.schedules import Schedule
 
 
@@ -25,7 +25,7 @@ def _begin_sgd(scalars, hyper, lr):
 def _sgd_momentum(p, g, buffer, s1, s2, c):
     decay, momentum, share, rate_g, rate_b = c[0], c[1], c[2], c[3], c[4]
     g = g + decay * p
-    buffer = flush(momentum * buffer + share * g)
+    buffer = momentum * buffer + share * g
     return p - (rate_g * g + rate_b * buffer), buffer, s1, s2
 
 
@@ -89,7 +89,7 @@ def _lion(p, g, m, s1, s2, c):
     keep, rate, rest1, rest2 = c[0], c[1], c[2], c[3]
     direction = m + rest1 * (g - m)
     step = rate if direction > 0 else (-rate if direction < 0 else direction)  # zero and NaN stay what they are
-    return keep * p - step, flush(m + rest2 * (g - m)), s1, s2
+    return keep * p - step, m + rest2 * (g - m), s1, s2
 
 
 def _begin_lion(scalars, hyper, lr):
