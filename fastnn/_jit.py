@@ -5,7 +5,7 @@ Four makers:
 ``kernel``   a module-level function that Python (or a user's compiled code) calls; cached on disk.
 ``scalar``   a small function that kernels inline; strict enough for NaN, infinities and error-free transformations.
 ``routine``  a part of a native that is called, so that its registers and loops are its own.
-``Native``   a function compiled to the C calling convention for explicit types and reached by its *address*.
+``Native``   a function compiled for explicit types and reached by its *address*, from kernels and as a C function.
 
 A plan row carries the addresses of the natives it needs, so the generic kernels that walk a plan never see which
 activation, loss or optimizer runs: nothing is compiled per architecture, a cold start compiles only what a network
@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 from numba.core.ccallback import CFunc
 from numba.core.runtime import rtsys
@@ -169,8 +169,11 @@ def scalar(func: Callable[..., Any]) -> Any:
 
 
 def routine(func: Callable[..., Any]) -> Any:
-    """Compile a part of a native that is better called than inlined."""
-    return njit(func, nogil=True, error_model="numpy", fastmath=LOOP_FASTMATH)
+    """Compile a part of a native that is better called than inlined; it keeps the order of its operations.
+
+    So do the intrinsics it calls: Numba gives a function's flags to all arithmetic in it, theirs included.
+    """
+    return njit(func, nogil=True, error_model="numpy", fastmath=SCALAR_FASTMATH)
 
 
 class Native:
@@ -202,7 +205,18 @@ class Native:
         self._compiled: dict[Any, Any] = {}
 
     def address(self, dtype: Any) -> int:
-        """The address of the function for parameters of ``dtype``, valid while the process lives."""
+        """The address of the C function for parameters of ``dtype``, valid while the process lives."""
+        return int(self._function(dtype).address)
+
+    def entry(self, dtype: Any) -> int:
+        """The address that `native_call` takes: the same function without the C wrapper around it.
+
+        The wrapper passes on up to twenty arguments, which takes as long as a small layer's arithmetic.
+        """
+        function = self._function(dtype)
+        return int(function._library.get_pointer_to_function(function.native_name.removeprefix("cfunc.")))
+
+    def _function(self, dtype: Any) -> Any:
         real = numba.from_dtype(dtype)
         found = self._compiled.get(real)
         if found is None:
@@ -210,11 +224,10 @@ class Native:
                 found = self._compiled.get(real)
                 if found is None:
                     found = self._compiled[real] = self._compile(real)
-        return int(found.address)
+        return found
 
     def _compile(self, real: Any) -> Any:
-        # Inlined into the C wrapper around it: passing twenty arguments on takes as long as a small layer.
-        options = {"nopython": True, "error_model": "numpy", "fastmath": self._fastmath, "forceinline": True}
+        options = {"nopython": True, "error_model": "numpy", "fastmath": self._fastmath}
         function: Any = CFunc(self._func, (tuple(self._arguments(real)), types.void), locals={}, options=options)
         if self._name is not None and CACHE_FOLDER is not None:
             function._cache = _Cache(self._func, f"{self._name}.{real}")
@@ -225,26 +238,25 @@ class Native:
 
 
 def native_call(arguments: Callable[[Any], Sequence[Any]], pointer_at: int) -> Any:
-    """Make the function that calls a native by address: ``call(address, *arguments)``, for use inside kernels.
+    """Make the function that calls a native: ``call(entry, (arguments))``, for use inside kernels.
 
     ``pointer_at`` is the position of an argument whose type is a pointer to the parameters' dtype; it tells which
-    member of the family is called. Other arguments are cast as C would.
+    member of the family is called. Other arguments are cast as C would. Natives raise no exceptions.
     """
 
     @intrinsic
-    def call(typingctx, address, args):
+    def call(typingctx, entry, args):
         real = args[pointer_at].dtype
         wanted = tuple(arguments(real))
 
         def codegen(context, builder, signature, values):
             target, packed = values
-            from numba.core import cgutils
-
             unpacked = cgutils.unpack_tuple(builder, packed)
             cast = [context.cast(builder, v, have, want) for v, have, want in zip(unpacked, args, wanted, strict=True)]
-            c_types = [context.get_value_type(t) for t in wanted]
-            pointer = builder.inttoptr(target, ir.FunctionType(ir.VoidType(), c_types).as_pointer())
-            builder.call(pointer, cast)
+            kind = context.call_conv.get_function_type(types.none, wanted)
+            with builder.goto_entry_block():  # for a result and an exception, of which there are none
+                unused = [builder.alloca(pointer.pointee) for pointer in kind.args[:2]]
+            builder.call(builder.inttoptr(target, kind.as_pointer()), unused + cast)
             return context.get_dummy_value()
 
         return types.void(types.int64, args), codegen

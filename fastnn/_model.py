@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastnn import _checks, plan
+from fastnn.cpu import bf16
 from fastnn.cpu.engine import Engine
 from fastnn.layers import Layer, check_layers, lower_all
 
@@ -18,18 +19,28 @@ if TYPE_CHECKING:
 
 _DTYPES = ("float32", "float64")
 _DEVICES = ("cpu",)
+_PRECISIONS = ("bf16",)
 
 
 class Model:
     """The state of a network, and its views and copies."""
 
-    def __init__(self, layers: Sequence[Layer], n_inputs: int | None, seed: int | None, dtype: DTypeLike, device: str):
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        n_inputs: int | None,
+        seed: int | None,
+        dtype: DTypeLike,
+        device: str,
+        precision: str | None,
+    ):
         self.layers = check_layers("layers", layers)
         n_inputs = _checks.integer("n_inputs", n_inputs, low=1, none=True)
         seed = _checks.integer("seed", seed, low=0, none=True)
         self.seed: int = int(np.random.SeedSequence().entropy) if seed is None else seed  # type: ignore[arg-type]
         self.dtype = _check_dtype(dtype)
         self.device = _checks.choice("device", device, _DEVICES)
+        self._precision = _check_precision(precision, self.dtype)
         # Streams of random numbers that do not meet: initial parameters, shuffling, dropout.
         start, shuffle, dropout = np.random.SeedSequence(self.seed).spawn(3)
         self._init_seed = start
@@ -77,7 +88,7 @@ class Model:
 
     def _ready(self) -> Engine:
         if self._engine is None:
-            self._engine = Engine(self._built(), self._theta, self._running)
+            self._engine = Engine(self._built(), self._theta, self._running, self._precision)
         return self._engine
 
     @property
@@ -135,6 +146,16 @@ class Model:
         """An independent network with the same layers, parameters and random state."""
         return copy.deepcopy(self)
 
+    @property
+    def precision(self) -> str | None:
+        """Precision of the operands of matrix products, "bf16" or None: that of ``dtype``. May be set."""
+        return self._precision
+
+    @precision.setter
+    def precision(self, value: str | None) -> None:
+        self._precision = _check_precision(value, self.dtype)
+        self._engine = None
+
     def to(self, device: str) -> Self:
         """This network, computing on ``device``."""
         self.device = _checks.choice("device", device, _DEVICES)
@@ -187,6 +208,18 @@ def _check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
         raise
     if dtype is None or checked.name not in _DTYPES or not checked.isnative:  # None would be NumPy's float64
         raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}")
+    return checked
+
+
+def _check_precision(precision: str | None, dtype: np.dtype[Any]) -> str | None:
+    if precision is None:
+        return None
+    checked = _checks.choice("precision", precision, _PRECISIONS)
+    if dtype != np.float32:
+        raise ValueError(f"precision {checked!r} needs dtype 'float32', got {dtype.name!r}")
+    lack = bf16.missing()
+    if lack is not None:
+        raise ValueError(f"precision {checked!r} needs {lack}")
     return checked
 
 

@@ -34,8 +34,8 @@ IDENTITY, RELU, ELEMENTWISE, ROWWISE = range(4)
     EPILOGUE,  # what the product for D_IN does with the producer's slope
     EPILOGUE_SLOT,
     PENALTY,  # offset of (l1, l2) in reals, -1: none
+    BLOCK,  # rows of the weights that are updated at once, set by the engine
     GEMM,  # addresses from here on
-    SUMS,  # of the product that adds up the bias gradient
     VALUE,
     FORWARD,
     BACKWARD,

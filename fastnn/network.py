@@ -38,6 +38,10 @@ class Sequential(Model):
         Of the parameters and of all computation.
     device : {"cpu"}
         Where the network computes.
+    precision : {None, "bf16"}
+        "bf16": matrix products round their operands to bfloat16 (8 bits of precision) and add up in float32;
+        parameters, gradients and the optimizer stay in float32. About 1.5 times as fast for wide layers, on CPUs with
+        AVX512_BF16 only. Not written to files.
 
     Attributes
     ----------
@@ -47,6 +51,7 @@ class Sequential(Model):
     seed : int
     dtype : numpy.dtype
     device : str
+    precision : str or None
 
     Examples
     --------
@@ -66,8 +71,9 @@ class Sequential(Model):
         seed: int | None = 0,
         dtype: DTypeLike = "float32",
         device: str = "cpu",
+        precision: str | None = None,
     ):
-        super().__init__(layers, n_inputs, seed, dtype, device)
+        super().__init__(layers, n_inputs, seed, dtype, device, precision)
 
     def _input(self, X: Any, name: str = "X") -> NDArray[Any]:
         return _data.unlocked(_checks.matrix(name, X, self.dtype, n_columns=self._built().n_inputs))

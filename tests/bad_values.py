@@ -286,6 +286,7 @@ TABLE = {
         "seed": [*NOT_WHOLE, -1],
         "dtype": [None, 3, THING, "float16", ">f4", "int32", int, "f4,f4", near("flaot32", "float32"), "object"],
         "device": [*TEXT, "gpu", "CPU"],
+        "precision": [3, True, THING, "", "BF16", near("bf6", "bf16"), "float16"],
         "X": MATRIX,
         "y": TARGETS,
         "sample_weight": WEIGHTS,

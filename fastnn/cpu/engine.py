@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import _rows as row
-from fastnn.cpu import gemm, norm, steps, team, walk
+from fastnn.cpu import bf16, gemm, norm, steps, team, walk
 from fastnn.losses import Resolved
 from fastnn.optimizers import Optimizer
 from fastnn.plan import Plan
@@ -23,6 +23,8 @@ from fastnn.plan import Plan
 _PIECE_BYTES = 256 * 1024
 _LEAST_ROWS, _MOST_ROWS = 128, 512
 _ALIGNMENT = 64
+# Weights whose gradient is computed before they are updated: what stays in the first-level cache.
+_UPDATE_SIZE = 4096
 # Rows whose prediction is timed before the others are shared among threads.
 _SAMPLE_ROWS = 1024
 _ALONE = steps.Share(team.shared_memory(), 0, 1)
@@ -61,10 +63,13 @@ class Engine:
         The parameters; used in place.
     running : ndarray, (n_buffers,)
         Running statistics; used in place.
+    precision : {None, "bf16"}
+        Of the operands of matrix products; None: the parameters' own.
     """
 
-    def __init__(self, plan: Plan, theta: np.ndarray, running: np.ndarray):
+    def __init__(self, plan: Plan, theta: np.ndarray, running: np.ndarray, precision: str | None = None):
         self.plan = plan
+        self._precision = precision
         self.dtype = theta.dtype
         self._theta = theta
         # Kernels take pointers to a first element, which an empty array does not have.
@@ -83,45 +88,54 @@ class Engine:
             return
         with self._address_lock:
             if stage == "forward":
-                self._natives[steps.FORWARD] = walk.forward.address(self.dtype)
+                self._natives[steps.FORWARD] = walk.forward.entry(self.dtype)
             elif stage == "backward":
-                self._natives[steps.BACKWARD] = walk.backward.address(self.dtype)
-                self._natives[steps.LEARN] = walk.learn.address(self.dtype)
+                self._natives[steps.BACKWARD] = walk.backward.entry(self.dtype)
+                self._natives[steps.LEARN] = walk.learn.entry(self.dtype)
             for q, activation in zip(self._table, self.plan.activations, strict=True):
                 self._fill_row(stage, q, activation)
             self._stages.add(stage)
+
+    def _fill_product(self, q: np.ndarray) -> None:
+        block = _UPDATE_SIZE // q[row.N_OUT] // walk.UNIT * walk.UNIT
+        if self._precision == "bf16":
+            q[row.GEMM] = bf16.gemm_bf16.entry(self.dtype)
+            q[row.BLOCK] = max(block, bf16.LEAST_ROWS)
+        else:
+            q[row.GEMM] = gemm.gemm.entry(self.dtype)
+            q[row.BLOCK] = max(block, walk.UNIT)
 
     def _fill_row(self, stage: str, q: np.ndarray, activation: Any) -> None:
         kind, act = q[row.KIND], q[row.ACT]
         if stage == "forward":
             if kind == row.DENSE:
-                q[row.GEMM] = q[row.SUMS] = gemm.gemm.address(self.dtype)
+                self._fill_product(q)
             elif kind in (row.BATCH_NORM, row.LAYER_NORM):
                 native = norm.batch_forward if kind == row.BATCH_NORM else norm.layer_forward
-                q[row.FORWARD] = native.address(self.dtype)
+                q[row.FORWARD] = native.entry(self.dtype)
             if act >= row.ELEMENTWISE:
-                q[row.VALUE] = activation.value_native.address(self.dtype)
+                q[row.VALUE] = activation.value_native.entry(self.dtype)
             return
         if stage == "second":
             if act == row.ELEMENTWISE:
-                q[row.CURVATURE] = activation.curvature_native.address(self.dtype)
+                q[row.CURVATURE] = activation.curvature_native.entry(self.dtype)
             elif act == row.ROWWISE:
-                q[row.TANGENT] = activation.tangent_native.address(self.dtype)
-                q[row.TANGENT_BACKWARD] = activation.tangent_backward_native.address(self.dtype)
+                q[row.TANGENT] = activation.tangent_native.entry(self.dtype)
+                q[row.TANGENT_BACKWARD] = activation.tangent_backward_native.entry(self.dtype)
             return
         if kind in (row.BATCH_NORM, row.LAYER_NORM):
             native = norm.batch_backward if kind == row.BATCH_NORM else norm.layer_backward
-            q[row.BACKWARD] = native.address(self.dtype)
+            q[row.BACKWARD] = native.entry(self.dtype)
         if act == row.ELEMENTWISE:
-            q[row.FORWARD] = activation.forward_native.address(self.dtype)
+            q[row.FORWARD] = activation.forward_native.entry(self.dtype)
         elif act == row.ROWWISE:
-            q[row.BACKWARD] = activation.backward_native.address(self.dtype)
+            q[row.BACKWARD] = activation.backward_native.entry(self.dtype)
 
     def _piece_rows(self, batch: int, whole: bool, parts: int) -> int:
         if whole:
             return batch
         width = max(self.plan.space_width + self.plan.n_inputs, 1)
-        fitting = _PIECE_BYTES // (width * self.dtype.itemsize) // steps.LOSS_BLOCK * steps.LOSS_BLOCK
+        fitting = _PIECE_BYTES // (width * self.dtype.itemsize) // walk.SUM_ROWS * walk.SUM_ROWS
         return min(batch, parts * max(_LEAST_ROWS, min(fitting, _MOST_ROWS)))
 
     def _work(self, batch: int, y_columns: int = 1, whole: bool = False, parts: int = 1) -> steps.Work:
@@ -150,7 +164,7 @@ class Engine:
         return work
 
     def _with_loss(self, work: steps.Work, resolved: Resolved) -> None:
-        work.natives[steps.LOSS] = resolved.native.address(self.dtype)
+        work.natives[steps.LOSS] = resolved.native.entry(self.dtype)
         work.loss_reals[:] = resolved.parameter_values
 
     def predict(self, x: np.ndarray, threads: int = 1) -> np.ndarray:
@@ -240,10 +254,10 @@ class Engine:
             self._fill(stage)
         work = self._work(objective.x.shape[0], objective.y.shape[1], whole=training and self.plan.whole_batch)
         natives = np.append(self._natives, 0)
-        natives[steps.LOSS] = objective.resolved.native.address(self.dtype)
+        natives[steps.LOSS] = objective.resolved.native.entry(self.dtype)
         tangent = objective.resolved.tangent_native
         assert tangent is not None, "the network has checked that the loss has a second derivative"
-        natives[second.LOSS_TANGENT] = tangent.address(self.dtype)
+        natives[second.LOSS_TANGENT] = tangent.entry(self.dtype)
         work = work._replace(natives=natives, running=self._running.copy())
         work.loss_reals[:] = objective.resolved.parameter_values
         work.weights[:] = 1
@@ -269,8 +283,8 @@ class Engine:
         work = work._replace(natives=self._natives.copy(), loss_reals=work.loss_reals.copy())
         self._with_loss(work, objective.resolved)
         work.weights[:] = 1
-        work.natives[steps.BEGIN] = optimizer.begin_native.address(self.dtype)
-        work.natives[steps.UPDATE] = optimizer.update_native.address(self.dtype)
+        work.natives[steps.BEGIN] = optimizer.begin_native.entry(self.dtype)
+        work.natives[steps.UPDATE] = optimizer.update_native.entry(self.dtype)
         return work
 
     def pace(self, batch_size: int, threads: int) -> team.Pace:

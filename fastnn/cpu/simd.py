@@ -73,14 +73,14 @@ class Vectors:
         self.zero = ir.Constant(self.type, [0.0] * self.lanes)
         self._suffix = f"v{self.lanes}f{self.bits}"
 
-    def _declare(self, name: str, result: Any, arguments: list[Any]) -> Any:
+    def declare(self, name: str, result: Any, arguments: list[Any]) -> Any:
         return cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(result, arguments), name)
 
-    def splat(self, value: Any, of: Any = None) -> Any:
+    def splat(self, value: Any, of: Any = None, lanes: int | None = None) -> Any:
         """Broadcast of one number to all lanes."""
-        kind = ir.VectorType(of, self.lanes) if of is not None else self.type
-        undefined = ir.Constant(kind, ir.Undefined)
-        zeros = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
+        lanes = lanes or self.lanes
+        undefined = ir.Constant(ir.VectorType(of or self.real, lanes), ir.Undefined)
+        zeros = ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)
         first = self.builder.insert_element(undefined, value, ir.Constant(I32, 0))
         return self.builder.shuffle_vector(first, undefined, zeros)
 
@@ -90,19 +90,20 @@ class Vectors:
         return self.builder.icmp_signed("<", index, self.splat(count, I64))
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
-        function = self._declare(f"llvm.fma.{self._suffix}", self.type, [self.type] * 3)
+        function = self.declare(f"llvm.fma.{self._suffix}", self.type, [self.type] * 3)
         return self.builder.call(function, [a, b, c])
 
-    def _pick(self, a: Any, b: Any, index: list[int]) -> Any:
+    def pick(self, a: Any, b: Any, index: list[int]) -> Any:
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(index)), index))
 
-    def totals(self, values: list[Any]) -> list[Any]:
-        """Sum of all lanes of each vector, always upper half onto lower half; a power of two of vectors at once.
+    def totals(self, values: list[Any]) -> Any:
+        """Sums of all lanes of each vector, as a vector; always upper half onto lower half. A power of two of vectors.
 
         Two vectors' halves are added in one instruction, so that many sums cost little more than one.
         """
         if len(values) > self.lanes:
-            return [total for value in values for total in self.totals([value])]
+            sums = [self.totals(half) for half in (values[: len(values) // 2], values[len(values) // 2 :])]
+            return self.pick(sums[0], sums[1], list(range(len(values))))
         groups, width = 1, self.lanes  # each vector holds ``groups`` sums, spread over ``width`` lanes each
         while width > 1:
             half = width // 2
@@ -112,9 +113,9 @@ class Vectors:
                 groups *= 2
             high = [lane + half for lane in low]
             pairs = [(values[i], values[min(i + 1, len(values) - 1)]) for i in range(0, len(values), 2)]
-            values = [self.builder.fadd(self._pick(a, b, low), self._pick(a, b, high)) for a, b in pairs]
+            values = [self.builder.fadd(self.pick(a, b, low), self.pick(a, b, high)) for a, b in pairs]
             width = half
-        return [self.builder.extract_element(values[0], ir.Constant(I32, group)) for group in range(groups)]
+        return values[0]
 
     def load(self, at: Any, mask: Any = None) -> Any:
         if mask is None:
@@ -122,7 +123,7 @@ class Vectors:
             return self.builder.load(typed, align=self.bits // 8)
         typed = self.builder.bitcast(at, self.type.as_pointer())
         name = f"llvm.masked.load.{self._suffix}.p0"
-        function = self._declare(name, self.type, [typed.type, I32, self.mask_type, self.type])
+        function = self.declare(name, self.type, [typed.type, I32, self.mask_type, self.type])
         return self.builder.call(function, [typed, ir.Constant(I32, self.bits // 8), mask, self.zero])
 
     def store(self, value: Any, at: Any, mask: Any = None) -> None:
@@ -131,7 +132,7 @@ class Vectors:
             self.builder.store(value, typed, align=self.bits // 8)
             return
         name = f"llvm.masked.store.{self._suffix}.p0"
-        function = self._declare(name, ir.VoidType(), [self.type, typed.type, I32, self.mask_type])
+        function = self.declare(name, ir.VoidType(), [self.type, typed.type, I32, self.mask_type])
         self.builder.call(function, [value, typed, ir.Constant(I32, self.bits // 8), mask])
 
 

@@ -19,7 +19,7 @@ from fastnn._jit import kernel, native_call, scalar
 from fastnn.cpu.simd import pointer, shift
 from fastnn.cpu.subnormals import flush_subnormals, restore_subnormals
 from fastnn.cpu.team import barrier
-from fastnn.cpu.walk import call_backward, call_forward, call_learn, call_update, copy_matrix, mix, share
+from fastnn.cpu.walk import SUM_ROWS, call_backward, call_forward, call_learn, call_update, copy_matrix, mix, share
 from fastnn.losses import LOSS_ARGUMENTS
 from fastnn.optimizers import BEGIN_ARGUMENTS
 
@@ -29,8 +29,6 @@ _call_begin = native_call(BEGIN_ARGUMENTS, 3)
 # Positions in Work.natives.
 FORWARD, BACKWARD, LEARN, LOSS, BEGIN, UPDATE, N_NATIVES = range(7)
 
-# Row losses are summed in blocks of this many rows; pieces hold whole blocks, so the sum does not see the pieces.
-LOSS_BLOCK = 64
 # Rows of a piece are shared among threads in multiples of this.
 ROW_UNIT = 16
 # From so many parameters on, updating a block while it is in the cache is worth a call for each.
@@ -257,9 +255,9 @@ def _batch(f, feed, start, count, mode, key, learn, want_dx, dx):
         rows = min(f.piece, count - done)
         x = _own_rows(f, feed, start + done, done, rows, scale, mode, key, learn + want_dx, want_dx, dx)
         barrier(f.team, f.parts)
-        for block in range(0, rows, LOSS_BLOCK):
+        for block in range(0, rows, SUM_ROWS):
             block_total = T(0)
-            for i in range(block, min(block + LOSS_BLOCK, rows)):
+            for i in range(block, min(block + SUM_ROWS, rows)):
                 block_total += f.row_losses[i]
             total += block_total
         if done + rows == count:

@@ -8,6 +8,7 @@ fill a vector, dot products run along k instead.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -36,13 +37,18 @@ def lines(builder: Any, base: Any, ld: Any, count: int) -> list[Any]:
     return out
 
 
-def make_tile(rows: int, vecs: int, masked: bool) -> Any:
+def _fma(v: Vectors, a: Any, b: Any, c: Any) -> Any:
+    return v.fma(a, b, c)
+
+
+def make_tile(rows: int, vecs: int, masked: bool, multiply: Callable[..., Any] = _fma) -> Any:
     """Make ``tile(k, a, a_row, a_col, b, ldb, c, ldc, init, ldi, chained, epilogue, e, lde, low, last)``.
 
     ``C[rows, vecs * lanes] = epilogue(init + A @ B)`` where ``A[i, p]`` lies at ``a + i * a_row + p * a_col`` (so A may
     be read transposed) and B and C are row-major. ``chained``: start from ``init[i * ldi + j]`` (ldi = 0: one bias row
     for all), else from zero. Epilogues, with NaN kept: CLAMP ``max(c, low)``, GATE ``c where e > 0 else 0``,
     SCALE ``c * e``. If ``masked``, only the first ``last`` lanes of the last vector exist. ``k >= 1``.
+    ``multiply(v, a, b, c)`` emits ``a * b + c``.
     """
 
     @intrinsic
@@ -97,7 +103,7 @@ def make_tile(rows: int, vecs: int, masked: bool) -> Any:
             for i in range(rows):
                 at = builder.gep(a_at, [builder.mul(a_row, ir.Constant(I64, i))])
                 factor = v.splat(builder.load(at))
-                updated += [v.fma(factor, b_vectors[j], sums[i * vecs + j]) for j in range(vecs)]
+                updated += [multiply(v, factor, b_vectors[j], sums[i * vecs + j]) for j in range(vecs)]
             following = builder.add(p, ir.Constant(I64, 1))
             p.add_incoming(following, blocks["loop"])
             a_at.add_incoming(builder.gep(a_at, [a_col]), blocks["loop"])
@@ -161,7 +167,7 @@ def make_dots(rows: int, cols: int) -> Any:
             v = Vectors(builder, sig.args[1].dtype)
             zero, width = ir.Constant(I64, 0), ir.Constant(I64, v.lanes)
             function, head = builder.function, builder.block
-            whole, rest = function.append_basic_block("whole"), function.append_basic_block("rest")
+            whole, rest, tail, done = (function.append_basic_block(name) for name in ("whole", "rest", "tail", "done"))
 
             a_rows = lines(builder, a, a_row, rows)
             b_columns = lines(builder, b, ldb, cols)
@@ -191,22 +197,90 @@ def make_dots(rows: int, cols: int) -> Any:
             builder.cbranch(builder.icmp_signed("<", following, edge), whole, rest)
 
             builder.position_at_end(rest)
-            sums = [builder.phi(v.type) for _ in after]
-            for phi, value in zip(sums, after, strict=True):
+            partial = [builder.phi(v.type) for _ in after]
+            for phi, value in zip(partial, after, strict=True):
                 phi.add_incoming(v.zero, head)
                 phi.add_incoming(value, whole)
-            products = further(edge, sums, v.first(builder.sub(k, edge)))
+            builder.cbranch(builder.icmp_signed("<", edge, k), tail, done)
+
+            builder.position_at_end(tail)
+            completed = further(edge, partial, v.first(builder.sub(k, edge)))
+            builder.branch(done)
+
+            builder.position_at_end(done)
+            sums = [builder.phi(v.type) for _ in after]
+            for phi, *values in zip(sums, partial, completed, strict=True):
+                phi.add_incoming(values[0], rest)
+                phi.add_incoming(values[1], tail)
+            some = ir.VectorType(v.real, cols)
+            none, lowest = ir.Constant(some, [0.0] * cols), v.splat(low, v.real, cols)
             is_chained = builder.icmp_signed("!=", chained, zero)
             targets = zip(lines(builder, init, ldi, rows), lines(builder, c, ldc, rows), strict=True)
             for i, (start_row, target_row) in enumerate(targets):
-                for j, total in enumerate(v.totals(products[i * cols : (i + 1) * cols])):
-                    column = [ir.Constant(I64, j)]
-                    start = builder.load(builder.gep(start_row, column))
-                    total = builder.fadd(builder.select(is_chained, start, ir.Constant(v.real, 0.0)), total)
-                    below = builder.fcmp_ordered("<", total, low)
-                    builder.store(builder.select(below, low, total), builder.gep(target_row, column))
+                start = builder.load(builder.bitcast(start_row, some.as_pointer()), align=v.bits // 8)
+                total = v.totals(sums[i * cols : (i + 1) * cols])
+                total = builder.fadd(builder.select(is_chained, start, none), total)
+                below = builder.fcmp_ordered("<", total, lowest)
+                target = builder.bitcast(target_row, some.as_pointer())
+                builder.store(builder.select(below, lowest, total), target, align=v.bits // 8)
             return context.get_dummy_value()
 
         return signature, codegen
 
     return dots
+
+
+def make_sums(vecs: int, masked: bool) -> Any:
+    """Make ``sums(rows, d, ld, out, add, last)``: ``out[j] = [out[j] +] sum of d[i, j]``, ``vecs`` vectors of columns.
+
+    Four chains take turns and are added up in a fixed order at the end. ``rows >= 1``.
+    """
+    chains = 4
+
+    @intrinsic
+    def sums(typingctx, rows, d, ld, out, add, last):
+        n = types.int64
+        signature = types.void(n, d, n, d, n, n)
+
+        def codegen(context, builder, sig, args):
+            rows, d, ld, out, add, last = args
+            v = Vectors(builder, sig.args[1].dtype)
+            mask = v.first(last) if masked else None
+            columns = [ir.Constant(I64, j * v.lanes) for j in range(vecs)]
+            masks = [None] * (vecs - 1) + [mask]
+            zero, one = ir.Constant(I64, 0), ir.Constant(I64, 1)
+            head, loop = builder.block, builder.function.append_basic_block("sums")
+            more, done = (builder.function.append_basic_block(name) for name in ("more", "done"))
+            builder.branch(loop)
+
+            builder.position_at_end(loop)
+            i, at = builder.phi(I64), builder.phi(d.type)
+            before = [[builder.phi(v.type) for _ in range(chains)] for _ in columns]
+            after = []
+            for column, its_mask, chain in zip(columns, masks, before, strict=True):
+                value = v.load(builder.gep(at, [column]), its_mask)
+                after.append([*chain[1:], builder.fadd(chain[0], value)])
+            following = builder.add(i, one)
+            i.add_incoming(zero, head)
+            i.add_incoming(following, loop)
+            at.add_incoming(d, head)
+            at.add_incoming(builder.gep(at, [ld]), loop)
+            for olds, news in zip(before, after, strict=True):
+                for old, new in zip(olds, news, strict=True):
+                    old.add_incoming(v.zero, head)
+                    old.add_incoming(new, loop)
+            builder.cbranch(builder.icmp_signed("<", following, rows), loop, more)
+
+            builder.position_at_end(more)
+            totals = [builder.fadd(builder.fadd(a, b), builder.fadd(c, d)) for a, b, c, d in after]
+            adds = builder.icmp_signed("!=", add, zero)
+            for column, its_mask, total in zip(columns, masks, totals, strict=True):
+                place = builder.gep(out, [column])
+                v.store(builder.fadd(builder.select(adds, v.load(place, its_mask), v.zero), total), place, its_mask)
+            builder.branch(done)
+            builder.position_at_end(done)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return sums

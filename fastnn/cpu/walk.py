@@ -14,18 +14,18 @@ from numba import types
 
 from fastnn import _rows as row
 from fastnn._jit import Native, native_call, scalar
-from fastnn._loops import stack
 from fastnn.activations import BACKWARD_ARGUMENTS, FORWARD_ARGUMENTS, VALUE_ARGUMENTS
 from fastnn.cpu.gemm import call_gemm
 from fastnn.cpu.norm import call_norm_backward, call_norm_forward
-from fastnn.cpu.simd import shift
+from fastnn.cpu.simd import lanes_of, shift
+from fastnn.cpu.tiles import make_sums
 from fastnn.optimizers import UPDATE_ARGUMENTS
 
 # Rows of a weight matrix, or biases, are shared among threads and worked on in multiples of this.
-_UNIT = 16
-# Weights whose gradient is computed before they are updated: what stays in the first-level cache.
-_BLOCK = 4096
-_one = stack(1)
+UNIT = 16
+# Losses and bias gradients are added up in blocks of this many rows; pieces hold whole blocks.
+SUM_ROWS = 64
+_sums_2, _sums_1 = make_sums(2, masked=False), make_sums(1, masked=True)
 
 _call_value = native_call(VALUE_ARGUMENTS, 0)
 _call_value_and_slope = native_call(FORWARD_ARGUMENTS, 0)
@@ -251,13 +251,27 @@ def _add_penalty(gradient, w, n, l1, l2):
         gradient[i] += l1 * sign + T(2) * l2 * w[i]
 
 
+@scalar
+def _column_sums(d, ld, rows, cols, out, accumulate):
+    """Gradient of a bias, in blocks of rows; pieces hold whole blocks, so the sums do not see the pieces."""
+    lanes = lanes_of(d[0])
+    for first in range(0, rows, SUM_ROWS):
+        count = min(SUM_ROWS, rows - first)
+        j = 0
+        while cols - j >= 2 * lanes:
+            _sums_2(count, shift(d, first * ld + j), ld, shift(out, j), accumulate + first, lanes)
+            j += 2 * lanes
+        while cols > j:
+            last = min(lanes, cols - j)
+            _sums_1(count, shift(d, first * ld + j), ld, shift(out, j), accumulate + first, last)
+            j += lanes
+
+
 def _learn(
     plan, n_rows, reals, theta, gradient, space, shared, piece, x, ldx, rows, mode,
     accumulate, finish, part, parts, update, slots, stride, coef,
 ):  # fmt: skip
     T = type(reals[0])
-    one = _one(reals[0])
-    one[0] = T(1)
     for r in range(n_rows):
         q = shift(plan, r * row.WIDTH)
         kind, n_in, n_out, ld_out = q[row.KIND], q[row.N_IN], q[row.N_OUT], q[row.LD_OUT]
@@ -266,9 +280,9 @@ def _learn(
             src, ld_in = x, ldx
             if q[row.IN] >= 0:
                 src, ld_in = shift(space, q[row.IN] * piece), q[row.LD_IN]
-            first, end = share(n_in, part, parts, _UNIT), share(n_in, part + 1, parts, _UNIT)
+            first, end = share(n_in, part, parts, UNIT), share(n_in, part + 1, parts, UNIT)
             # Without an update there is nothing to gain from small blocks.
-            block = max(_UNIT, _BLOCK // n_out // _UNIT * _UNIT) if update != 0 else n_in
+            block = q[row.BLOCK] if update != 0 else n_in
             dw = shift(gradient, q[row.W] + first * n_out)
             while first < end:
                 count = min(block, end - first)
@@ -289,17 +303,11 @@ def _learn(
                 if update != 0:
                     call_update(update, (shift(theta, begin), dw, shift(slots, begin), count * n_out, stride, coef))
                 first += count
-            first, end = share(n_out, part, parts, _UNIT), share(n_out, part + 1, parts, _UNIT)
+            first, end = share(n_out, part, parts, UNIT), share(n_out, part + 1, parts, UNIT)
             if q[row.B] >= 0 and first < end:
                 begin, count = q[row.B] + first, end - first
                 db = shift(gradient, begin)
-                call_gemm(
-                    q[row.SUMS],
-                    (
-                        1, count, rows, one, 0, 0, shift(d, first), ld_out, 1, db, 0, db, 0, accumulate, 1, row.CLAMP,
-                        db, 0, T(-np.inf),
-                    ),
-                )  # fmt: skip
+                _column_sums(shift(d, first), ld_out, rows, count, db, accumulate)
                 if update != 0:
                     call_update(update, (shift(theta, begin), db, shift(slots, begin), count, stride, coef))
         elif (kind == row.BATCH_NORM or kind == row.LAYER_NORM) and part == 0:
