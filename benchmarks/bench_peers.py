@@ -4,8 +4,8 @@ from fastnn._cli import bench
 from fastnn._cli.bench import peers
 from fastnn._cli.bench.workloads import WORKLOADS
 
-# torch-compile takes most of a minute to compile; torch-threads does not compare on one core.
-PEERS = tuple(name for name in peers.NAMES if name not in ("torch-compile", "torch-threads"))
+# torch-compile takes most of a minute to compile; threads do not compare on one core.
+PEERS = tuple(name for name in peers.NAMES if name != "torch-compile" and not name.endswith("-threads"))
 # The two left out take longest and say little more.
 WORKS = tuple(name for name in WORKLOADS if name not in ("784-512-512-10", "predict-100000"))
 OPTIONS = bench.Options(WORKS, PEERS, rounds=3, seconds=0.02)

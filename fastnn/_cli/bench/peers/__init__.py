@@ -84,6 +84,7 @@ class Peer(ABC):
 # Name, and module and class beside this file; the order is that of the report.
 _PLACES = {
     OWN: ("own", "Fastnn"),
+    "fastnn-threads": ("own", "FastnnThreads"),
     "torch": ("with_torch", "Torch"),
     "torch-compile": ("with_torch", "TorchCompile"),
     "torch-threads": ("with_torch", "TorchThreads"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastnn as fn
-from fastnn._cli.bench.peers import Peer
+from fastnn._cli.bench import machine
+from fastnn._cli.bench.peers import Peer, UnavailableError
 from fastnn._cli.bench.workloads import Case
+from fastnn._rows import CLAMP
+from fastnn.cpu.gemm import gemm
 
 _OUTPUTS = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}
 
@@ -20,6 +25,7 @@ class Fastnn(Peer):
     """``Sequential.fit`` without shuffling, with everything it does around the steps."""
 
     packages = ("numba", "llvmlite", "numpy")
+    n_threads = 1
 
     def __init__(self, case: Case):
         super().__init__(case)
@@ -34,10 +40,20 @@ class Fastnn(Peer):
 
     @staticmethod
     def product(a: NDArray[Any], b: NDArray[Any]) -> Callable[[], Any]:
-        # A linear layer: one product, with what ``predict`` does around it.
-        net = fn.Sequential([fn.Dense(b.shape[1])], n_inputs=b.shape[0], dtype=b.dtype)
-        net.set_parameters({"0.weight": b})
-        return lambda: net.predict(a)
+        (m, k), n, out = a.shape, b.shape[1], np.empty((a.shape[0], b.shape[1]), a.dtype)
+        real = ctypes.c_float if a.dtype == np.float32 else ctypes.c_double
+        p, size = ctypes.c_void_p, ctypes.c_int64
+        kinds = (size, size, size, p, size, size, p, size, size, p, size, p, size, size, size, size, p, size, real)
+        function = ctypes.CFUNCTYPE(None, *kinds)(gemm.address(a.dtype))
+        to = out.ctypes.data
+        arguments = (
+            m, n, k, a.ctypes.data, k, 1, b.ctypes.data, n, 1, to, n, to, 0, 0, 0, CLAMP, to, 0, -math.inf
+        )  # fmt: skip
+
+        def multiply(operands: tuple[Any, ...] = (a, b, out)) -> None:  # which live as long as the function
+            function(*arguments)
+
+        return multiply
 
     def _begin(self) -> fn.optimizers.Optimizer:
         self._net.parameters[:] = self._start
@@ -47,7 +63,7 @@ class Fastnn(Peer):
         work = self.case.workload
         history = self._net.fit(
             self.case.x[rows], self.case.y[rows], loss=work.loss or "", optimizer=optimizer, epochs=epochs,
-            batch_size=work.rows, shuffle=False, progress=False,
+            batch_size=work.rows, shuffle=False, progress=False, n_threads=self.n_threads,
         )  # fmt: skip
         return history.loss
 
@@ -62,11 +78,27 @@ class Fastnn(Peer):
         return time.perf_counter() - begin
 
     def outputs(self) -> NDArray[Any]:
-        return self._net.predict(self.case.x)
+        return self._net.predict(self.case.x, self.n_threads)
 
     def predict(self, calls: int) -> float:
-        predict, x = self._net.predict, self.case.x
+        predict, x, threads = self._net.predict, self.case.x, self.n_threads
         begin = time.perf_counter()
         for _ in range(calls):
-            predict(x)
+            predict(x, threads)
         return time.perf_counter() - begin
+
+
+class FastnnThreads(Fastnn):
+    """The same with as many threads as there are cores, where fastnn finds that they pay."""
+
+    on_one_core = False
+    n_threads = machine.usable_cores()
+
+    def __init__(self, case: Case):
+        if self.n_threads == 1:
+            raise UnavailableError("this process may use one core only")
+        super().__init__(case)
+
+    def run(self, passes: int) -> float:
+        with machine.all_cores():
+            return super().run(passes)
