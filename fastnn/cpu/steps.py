@@ -316,8 +316,14 @@ def _clip(gradient, n, clip_value, factor):
             gradient[i] *= factor
 
 
-@scalar
-def _train(work, share_, data, opt, rates, batch_size, start, key, step, losses, weights):
+@kernel
+def train(work, share_, data, opt, rates, batch_size, start, key, step, losses, weights):
+    """``len(rates)`` training steps over consecutive batches from row ``start``; writes each step's loss and weight.
+
+    Returns the number of steps done: fewer than asked if a loss is not finite, and then the parameters are those
+    before that step, whose loss is written. All threads of a team call it with the same arguments but for ``share_``.
+    """
+    before = flush_subnormals()
     f, feed, n = _frame(work, share_), _feed(data), data.order.size if data.order.size else data.x.shape[0]
     slots, scalars, hyper = pointer(opt.slots, 0), pointer(opt.scalars, 0), pointer(opt.hyper, 0)
     coefficients, clip_value, clip_norm = pointer(opt.coefficients, 0), opt.clip_value, opt.clip_norm
@@ -329,6 +335,7 @@ def _train(work, share_, data, opt, rates, batch_size, start, key, step, losses,
     update = f.natives[UPDATE]
     own = share(f.n_theta, f.part, f.parts, ROW_UNIT)
     own_count = share(f.n_theta, f.part + 1, f.parts, ROW_UNIT) - own
+    n_done = n_steps
     for s in range(n_steps):
         count = min(batch_size, n - start)
         step_key = mix(key + np.uint64(step + s) * np.uint64(0xD1342543DE82EF95))
@@ -338,7 +345,8 @@ def _train(work, share_, data, opt, rates, batch_size, start, key, step, losses,
             loss_of[s] = loss
             weight_of[s] = weight
         if not np.isfinite(loss):
-            return s
+            n_done = s
+            break
         if f.part == 0:
             _call_begin(f.natives[BEGIN], (scalars, hyper, rate[s], coefficients))
         barrier(f.team, f.parts)
@@ -353,20 +361,8 @@ def _train(work, share_, data, opt, rates, batch_size, start, key, step, losses,
             call_update(update, (theta, gradient, own_slots, own_count, f.n_theta, coefficients))
         barrier(f.team, f.parts)
         start += count
-    return n_steps
-
-
-@kernel
-def train(work, share_, data, opt, rates, batch_size, start, key, step, losses, weights):
-    """``len(rates)`` training steps over consecutive batches from row ``start``; writes each step's loss and weight.
-
-    Returns the number of steps done: fewer than asked if a loss is not finite, and then the parameters are those
-    before that step, whose loss is written. All threads of a team call it with the same arguments but for ``share_``.
-    """
-    mode = flush_subnormals()
-    done = _train(work, share_, data, opt, rates, batch_size, start, key, step, losses, weights)
-    restore_subnormals(mode)
-    return done
+    restore_subnormals(before)
+    return n_done
 
 
 @kernel
