@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastnn import _checks, _data, losses, plan
+from fastnn import _checks, _data, losses, optimizers, plan
 from fastnn._data import Metric
 from fastnn._model import Model, views
-from fastnn.cpu import team
+from fastnn.cpu import state, team
 from fastnn.cpu.engine import Objective
+from fastnn.cpu.state import JitState
 from fastnn.layers import Layer
 from fastnn.losses import Loss
 
@@ -324,6 +325,66 @@ class Sequential(Model):
             class_weight=class_weight, shuffle=shuffle, metrics=metrics, callbacks=callbacks, progress=progress,
             on_divergence=on_divergence, n_threads=n_threads,
         )  # fmt: skip
+
+    def jit_state(
+        self, optimizer: str | Optimizer | None = None, loss: str | Loss | None = None, batch_size: int = 32
+    ) -> JitState:
+        """A copy of this network for the user's own compiled code; see `fastnn.jit`.
+
+        Parameters
+        ----------
+        optimizer : str or Optimizer, optional
+            For `fastnn.jit.train_step`; its state is copied. With a fixed learning rate, which
+            `fastnn.jit.set_learning_rate` changes.
+        loss : str or Loss, optional
+            Given if and only if there is an optimizer.
+        batch_size : int
+            Most rows of a training step.
+
+        Returns
+        -------
+        JitState
+            Three arrays, good for this process. ``load_jit_state`` takes what it has learned back.
+        """
+        if (optimizer is None) != (loss is None):
+            raise ValueError("optimizer and loss must be given together, got only one of them")
+        batch_size = _checks.integer("batch_size", batch_size, low=1)
+        laid_out = self._built()
+        if optimizer is None or loss is None:
+            return self._ready().jit_state(batch_size, laid_out.untrainable is None, None, None)
+        chosen = optimizers.get(optimizer)
+        if chosen.full_batch:
+            raise ValueError(f"optimizer must be one that takes single steps, got {type(chosen).__name__}")
+        if not isinstance(chosen.learning_rate, (int, float)):
+            raise ValueError(
+                "optimizer must have a fixed learning rate here: call fastnn.jit.set_learning_rate instead"
+            )
+        check_trainable(laid_out)
+        chosen_loss = losses.get(loss)
+        resolved = chosen_loss.resolve(laid_out.output_activation, laid_out.n_outputs)
+        made = self._ready().jit_state(batch_size, True, resolved, chosen.copy())
+        made.plan[state.CLASSES] = isinstance(chosen_loss, (losses.CrossEntropy, losses.KLDivergence))
+        made.plan[state.STEP] = self._steps
+        made.plan[state.KEY] = np.uint64(self._dropout_key).view(np.int64)
+        return made
+
+    def load_jit_state(self, jit_state: JitState) -> None:
+        """Take parameters, running statistics and the number of steps from a state made of a network like this.
+
+        Parameters
+        ----------
+        jit_state : JitState
+        """
+        laid_out = self._built()
+        if not isinstance(jit_state, JitState):
+            raise TypeError(f"jit_state must be a JitState, got {_checks.describe(jit_state)}")
+        plan_of = jit_state.plan
+        same = jit_state.numbers.dtype == self.dtype and plan_of[state.N_ROWS] == len(laid_out.table)
+        if not same or plan_of[state.N_THETA] != laid_out.n_parameters or plan_of[state.N_IN] != laid_out.n_inputs:
+            raise ValueError("jit_state must come from a network with the same layers, inputs and dtype")
+        self._theta[:] = state.part(jit_state, state.THETA, self._theta.size)
+        self._running[:] = state.part(jit_state, state.RUNNING, self._running.size)
+        self._steps = int(plan_of[state.STEP]) if plan_of[state.ABILITY] == state.TRAINS else self._steps
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to one file in the safetensors format: parameters, buffers and specification.

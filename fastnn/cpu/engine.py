@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from fastnn import _rows as row
-from fastnn.cpu import bf16, gemm, norm, steps, team, walk
+from fastnn.cpu import bf16, gemm, norm, state, steps, team, walk
+from fastnn.cpu.state import JitState
 from fastnn.losses import Resolved
 from fastnn.optimizers import Optimizer
 from fastnn.plan import Plan
@@ -286,6 +287,48 @@ class Engine:
         work.natives[steps.BEGIN] = optimizer.begin_native.entry(self.dtype)
         work.natives[steps.UPDATE] = optimizer.update_native.entry(self.dtype)
         return work
+
+    def jit_state(
+        self, batch_size: int, trains: bool, resolved: Resolved | None, optimizer: Optimizer | None
+    ) -> JitState:
+        """Parameters, plan and workspace packed for compiled code; with an optimizer, for training.
+
+        ``trains``: whether the network can be differentiated at all.
+        """
+        self._fill("forward")
+        if trains:
+            self._fill("backward")
+        plan, dtype = self.plan, self.dtype
+        work = self._work(batch_size, plan.n_outputs, plan.whole_batch)
+        natives = self._natives.copy()
+        loss_reals = np.zeros(4, dtype)
+        slots = np.zeros((1, 1), dtype)
+        clips = np.full(2, np.inf, dtype)
+        if resolved is not None and optimizer is not None:
+            natives[steps.LOSS] = resolved.native.entry(dtype)
+            natives[steps.BEGIN] = optimizer.begin_native.entry(dtype)
+            natives[steps.UPDATE] = optimizer.update_native.entry(dtype)
+            loss_reals[:] = resolved.parameter_values
+            slots = optimizer.bind(plan.n_parameters, dtype).slots
+            clips[:] = [np.inf if c is None else c for c in (optimizer.clip_value, optimizer.clip_norm)]
+        work.weights[:] = 1
+        work = work._replace(natives=natives, loss_reals=loss_reals)
+        made = state.pack(
+            work, batch_size, plan.n_inputs, plan.n_outputs,
+            {
+                state.X: np.zeros(batch_size * plan.n_inputs, dtype), state.Y: np.zeros(batch_size * plan.n_outputs,
+                dtype), state.SLOTS: slots, state.COEFFICIENTS: np.zeros(12, dtype), state.CLIPS: clips,
+            },
+        )  # fmt: skip
+        made.plan[state.ABILITY] = state.DIFFERENTIATES if trains else state.PREDICTS
+        if resolved is not None and optimizer is not None:
+            assert optimizer.state is not None
+            made.plan[state.ABILITY] = state.TRAINS
+            made.plan[state.MODE] = row.SKIP_LAST if resolved.from_pre_activation else 0
+            made.doubles[state.SCALARS : state.HYPER] = optimizer.state.scalars
+            made.doubles[state.HYPER : state.RATE] = optimizer.hyper
+            made.doubles[state.RATE] = optimizer.learning_rates(optimizer.steps, 1)[0]
+        return made
 
     def pace(self, batch_size: int, threads: int) -> team.Pace:
         """What chooses the number of threads for steps of this size, with what it knows from earlier runs."""

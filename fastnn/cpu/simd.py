@@ -60,6 +60,16 @@ def shift(typingctx: Any, base: Any, offset: Any) -> Any:
     return signature, codegen
 
 
+@intrinsic
+def address_of(typingctx: Any, at: Any) -> Any:
+    """A pointer as a number."""
+
+    def codegen(context, builder, sig, args):
+        return builder.ptrtoint(args[0], I64)
+
+    return types.int64(at), codegen
+
+
 class Vectors:
     """IR shorthand for vectors of one element type inside one function."""
 

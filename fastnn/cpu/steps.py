@@ -86,7 +86,7 @@ class Optimization(NamedTuple):
     clip_norm: Any  # T, infinity: no clipping
 
 
-class _Frame(NamedTuple):
+class Frame(NamedTuple):
     """`Work` as pointers."""
 
     plan: Any
@@ -110,7 +110,7 @@ class _Frame(NamedTuple):
     parts: Any
 
 
-class _Feed(NamedTuple):
+class Feed(NamedTuple):
     """`Batches` as pointers."""
 
     x: Any
@@ -124,9 +124,20 @@ class _Feed(NamedTuple):
     ordered: Any
 
 
+class Update(NamedTuple):
+    """`Optimization` as pointers."""
+
+    slots: Any
+    scalars: Any
+    hyper: Any
+    coefficients: Any
+    clip_value: Any
+    clip_norm: Any
+
+
 @scalar
 def _frame(work, team):
-    return _Frame(
+    return Frame(
         pointer(work.plan, 0), work.plan.shape[0], pointer(work.natives, 0), pointer(work.reals, 0),
         pointer(work.theta, 0), work.theta.size, pointer(work.gradient, 0), pointer(work.running, 0),
         pointer(work.space, 0), pointer(work.shared, 0), work.row_losses.size, pointer(work.x, 0), pointer(work.y, 0),
@@ -137,7 +148,7 @@ def _frame(work, team):
 
 @scalar
 def _feed(data):
-    return _Feed(
+    return Feed(
         pointer(data.x, 0), data.x.shape[1], pointer(data.y, 0), data.y.shape[1], data.labels,
         pointer(data.weights, 0), data.weights.size > 0, pointer(data.order, 0), data.order.size > 0,
     )  # fmt: skip
@@ -163,31 +174,18 @@ def _total_weight(feed, start, count, T):
 
 
 @scalar
-def _forward(f, x, n_in, at, rows, first, key, mode):
+def forward(f, x, n_in, at, rows, first, key, mode):
     call_forward(
         f.natives[FORWARD],
         (
-            f.plan,
-            f.n_rows,
-            f.reals,
-            f.theta,
-            f.running,
-            f.space,
-            f.shared,
-            f.piece,
-            x,
-            n_in,
-            at,
-            rows,
-            first,
-            key,
+            f.plan, f.n_rows, f.reals, f.theta, f.running, f.space, f.shared, f.piece, x, n_in, at, rows, first, key,
             mode,
         ),
-    )
+    )  # fmt: skip
 
 
 @scalar
-def _backward(f, dx, lddx, at, rows, mode, want_dx):
+def backward(f, dx, lddx, at, rows, mode, want_dx):
     call_backward(
         f.natives[BACKWARD],
         (f.plan, f.n_rows, f.reals, f.theta, f.space, f.shared, f.piece, dx, lddx, at, rows, mode, want_dx),
@@ -225,7 +223,7 @@ def _own_rows(f, feed, first, done, rows, scale, mode, key, derive, want_dx, dx)
         if feed.weighted:
             w = shift(feed.weights, first)
     if count > 0:
-        _forward(f, shift(x, at * n_in), n_in, at, count, done + at, key, mode)
+        forward(f, shift(x, at * n_in), n_in, at, count, done + at, key, mode)
         out = shift(f.space, last[row.OUT] * f.piece + at * ld_out)
         d = shift(f.space, last[row.D_OUT] * f.piece + at * ld_out)
         _call_loss(
@@ -236,7 +234,7 @@ def _own_rows(f, feed, first, done, rows, scale, mode, key, derive, want_dx, dx)
             ),
         )  # fmt: skip
         if derive:
-            _backward(f, shift(dx, (done + at) * n_in), n_in, at, count, mode, want_dx)
+            backward(f, shift(dx, (done + at) * n_in), n_in, at, count, mode, want_dx)
     return x
 
 
@@ -316,6 +314,41 @@ def _clip(gradient, n, clip_value, factor):
             gradient[i] *= factor
 
 
+@scalar
+def training_step(f, feed, o, start, count, mode, key, rate):
+    """One step over ``count`` rows from ``start``: its loss and weight; no update where the loss is not finite."""
+    T = type(o.clip_value)
+    clips = o.clip_value < T(np.inf) or o.clip_norm < T(np.inf)
+    at_once = not clips and (f.parts > 1 or f.n_theta >= _MANY_PARAMETERS)
+    update = f.natives[UPDATE]
+    loss, weight, x, rows, more = _batch(f, feed, start, count, mode, key, 1, 0, f.x)  # no dLoss/dX is written
+    loss += _penalty(f)
+    if not np.isfinite(loss):
+        return loss, weight
+    if f.part == 0:
+        _call_begin(f.natives[BEGIN], (o.scalars, o.hyper, rate, o.coefficients))
+    barrier(f.team, f.parts)
+    _learn(f, x, feed.n_in, rows, mode, more, 1, update if at_once else 0, o.slots, o.coefficients)
+    if not at_once:
+        own = share(f.n_theta, f.part, f.parts, ROW_UNIT)
+        own_count = share(f.n_theta, f.part + 1, f.parts, ROW_UNIT) - own
+        theta, gradient, own_slots = shift(f.theta, own), shift(f.gradient, own), shift(o.slots, own)
+        if clips:
+            barrier(f.team, f.parts)
+            factor = _norm_factor(f.gradient, f.n_theta, o.clip_value, o.clip_norm)
+            barrier(f.team, f.parts)
+            _clip(gradient, own_count, o.clip_value, factor)
+        call_update(update, (theta, gradient, own_slots, own_count, f.n_theta, o.coefficients))
+    barrier(f.team, f.parts)
+    return loss, weight
+
+
+@scalar
+def step_key(key, step):
+    """Key of a step's dropout factors."""
+    return mix(key + np.uint64(step) * np.uint64(0xD1342543DE82EF95))
+
+
 @kernel
 def train(work, share_, data, opt, rates, batch_size, start, key, step, losses, weights):
     """``len(rates)`` training steps over consecutive batches from row ``start``; writes each step's loss and weight.
@@ -325,41 +358,22 @@ def train(work, share_, data, opt, rates, batch_size, start, key, step, losses, 
     """
     before = flush_subnormals()
     f, feed, n = _frame(work, share_), _feed(data), data.order.size if data.order.size else data.x.shape[0]
-    slots, scalars, hyper = pointer(opt.slots, 0), pointer(opt.scalars, 0), pointer(opt.hyper, 0)
-    coefficients, clip_value, clip_norm = pointer(opt.coefficients, 0), opt.clip_value, opt.clip_norm
+    o = Update(
+        pointer(opt.slots, 0), pointer(opt.scalars, 0), pointer(opt.hyper, 0), pointer(opt.coefficients, 0),
+        opt.clip_value, opt.clip_norm,
+    )  # fmt: skip
     rate, loss_of, weight_of, n_steps = pointer(rates, 0), pointer(losses, 0), pointer(weights, 0), rates.size
-    T = type(clip_value)
     mode = data.mode | row.TRAINING | row.KEEP
-    clips = clip_value < T(np.inf) or clip_norm < T(np.inf)
-    at_once = not clips and (f.parts > 1 or f.n_theta >= _MANY_PARAMETERS)
-    update = f.natives[UPDATE]
-    own = share(f.n_theta, f.part, f.parts, ROW_UNIT)
-    own_count = share(f.n_theta, f.part + 1, f.parts, ROW_UNIT) - own
     n_done = n_steps
     for s in range(n_steps):
         count = min(batch_size, n - start)
-        step_key = mix(key + np.uint64(step + s) * np.uint64(0xD1342543DE82EF95))
-        loss, weight, x, rows, more = _batch(f, feed, start, count, mode, step_key, 1, 0, f.x)  # no dLoss/dX is written
-        loss += _penalty(f)
+        loss, weight = training_step(f, feed, o, start, count, mode, step_key(key, step + s), rate[s])
         if f.part == 0:
             loss_of[s] = loss
             weight_of[s] = weight
         if not np.isfinite(loss):
             n_done = s
             break
-        if f.part == 0:
-            _call_begin(f.natives[BEGIN], (scalars, hyper, rate[s], coefficients))
-        barrier(f.team, f.parts)
-        _learn(f, x, feed.n_in, rows, mode, more, 1, update if at_once else 0, slots, coefficients)
-        if not at_once:
-            theta, gradient, own_slots = shift(f.theta, own), shift(f.gradient, own), shift(slots, own)
-            if clips:
-                barrier(f.team, f.parts)
-                factor = _norm_factor(f.gradient, f.n_theta, clip_value, clip_norm)
-                barrier(f.team, f.parts)
-                _clip(gradient, own_count, clip_value, factor)
-            call_update(update, (theta, gradient, own_slots, own_count, f.n_theta, coefficients))
-        barrier(f.team, f.parts)
         start += count
     restore_subnormals(before)
     return n_done
@@ -390,7 +404,7 @@ def predict(work, share_, x, out):
     values = shift(f.space, last[row.OUT] * f.piece)
     for done in range(0, n, f.piece):
         rows = min(f.piece, n - done)
-        _forward(f, shift(source, done * n_in), n_in, 0, rows, done, np.uint64(0), 0)
+        forward(f, shift(source, done * n_in), n_in, 0, rows, done, np.uint64(0), 0)
         copy_matrix(values, ld_out, shift(target, done * n_out), n_out, rows, n_out)
     restore_subnormals(before)
 
@@ -408,12 +422,12 @@ def jacobian(work, share_, x, out):
     for done in range(0, n, f.piece):
         rows = min(f.piece, n - done)
         at = shift(source, done * n_in)
-        _forward(f, at, n_in, 0, rows, done, np.uint64(0), row.KEEP)
+        forward(f, at, n_in, 0, rows, done, np.uint64(0), row.KEEP)
         for k in range(n_out):
             for i in range(rows * ld_out):
                 seed[i] = T(0)
             for i in range(rows):
                 seed[i * ld_out + k] = T(1)
             dx = shift(target, (done * n_out + k) * n_in)
-            _backward(f, dx, n_out * n_in, 0, rows, row.KEEP, 1)
+            backward(f, dx, n_out * n_in, 0, rows, row.KEEP, 1)
     restore_subnormals(before)
