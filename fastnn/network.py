@@ -19,7 +19,7 @@ from fastnn.layers import Layer
 from fastnn.losses import Loss
 
 if TYPE_CHECKING:
-    from fastnn.optimizers import Optimizer
+    from fastnn.optimizers import Optimizer, OptimizerState
     from fastnn.training import History
 
 
@@ -362,18 +362,22 @@ class Sequential(Model):
         check_trainable(laid_out)
         chosen_loss = losses.get(loss)
         resolved = chosen_loss.resolve(laid_out.output_activation, laid_out.n_outputs)
-        made = self._ready().jit_state(batch_size, True, resolved, chosen.copy())
+        copied = chosen.copy()
+        bound(copied, laid_out.n_parameters, self.dtype)
+        made = self._ready().jit_state(batch_size, True, resolved, copied)
         made.plan[state.CLASSES] = isinstance(chosen_loss, (losses.CrossEntropy, losses.KLDivergence))
         made.plan[state.STEP] = self._steps
         made.plan[state.KEY] = np.uint64(self._dropout_key).view(np.int64)
         return made
 
-    def load_jit_state(self, jit_state: JitState) -> None:
+    def load_jit_state(self, jit_state: JitState, optimizer: Optimizer | None = None) -> None:
         """Take parameters, running statistics and the number of steps from a state made of a network like this.
 
         Parameters
         ----------
         jit_state : JitState
+        optimizer : Optimizer, optional
+            Takes the moments and step count of the state's optimizer, of the same kind.
         """
         laid_out = self._built()
         if not isinstance(jit_state, JitState):
@@ -382,9 +386,22 @@ class Sequential(Model):
         same = jit_state.numbers.dtype == self.dtype and plan_of[state.N_ROWS] == len(laid_out.table)
         if not same or plan_of[state.N_THETA] != laid_out.n_parameters or plan_of[state.N_IN] != laid_out.n_inputs:
             raise ValueError("jit_state must come from a network with the same layers, inputs and dtype")
+        if optimizer is not None:
+            self._load_optimizer(jit_state, optimizer)
         self._theta[:] = state.part(jit_state, state.THETA, self._theta.size)
         self._running[:] = state.part(jit_state, state.RUNNING, self._running.size)
         self._steps = int(plan_of[state.STEP]) if plan_of[state.ABILITY] == state.TRAINS else self._steps
+
+    def _load_optimizer(self, jit_state: JitState, optimizer: Optimizer) -> None:
+        if not isinstance(optimizer, optimizers.Optimizer):
+            raise TypeError(f"optimizer must be an Optimizer, got {_checks.describe(optimizer)}")
+        plan_of = jit_state.plan
+        same = plan_of[state.ABILITY] == state.TRAINS and plan_of[state.N_SLOTS] == optimizer.n_slots
+        if not same or not np.array_equal(jit_state.doubles[state.HYPER : state.RATE], optimizer.hyper):
+            raise ValueError("optimizer must be of the kind, and with the numbers, that jit_state was made with")
+        kept = bound(optimizer, self._theta.size, self.dtype)
+        kept.slots[:] = state.part(jit_state, state.SLOTS, kept.slots.size).reshape(kept.slots.shape)
+        kept.scalars[:] = jit_state.doubles[state.SCALARS : state.HYPER]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to one file in the safetensors format: parameters, buffers and specification.
@@ -403,6 +420,14 @@ def _check_twice_differentiable(laid_out: plan.Plan, objective: Objective) -> No
             activation.curvature_native  # noqa: B018 - raises where there is none
     if objective.resolved.tangent_native is None:
         raise ValueError("this loss was made without a second derivative, which a Hessian-vector product needs")
+
+
+def bound(optimizer: Optimizer, n: int, dtype: np.dtype[Any]) -> OptimizerState:
+    """The optimizer's state for these parameters; refuse one that belongs to another network."""
+    try:
+        return optimizer.bind(n, dtype)
+    except ValueError as error:
+        raise ValueError(f"optimizer: {error}") from error
 
 
 def _key(seed: int) -> int:

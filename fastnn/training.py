@@ -16,7 +16,7 @@ from fastnn import _checks, _data, losses, optimizers
 from fastnn._data import Metric
 from fastnn.cpu import team
 from fastnn.cpu.engine import Objective, Training
-from fastnn.network import Sequential, check_trainable
+from fastnn.network import Sequential, bound, check_trainable
 from fastnn.optimizers import LBFGS, Optimizer
 
 # One compiled call lasts about this long, so that Ctrl-C, the progress bar and callbacks are served in time.
@@ -137,10 +137,7 @@ def fit(network: Sequential, X: Any, y: Any, *, optimizer: str | Optimizer, **op
     chosen = _choose_optimizer(network, optimizer)
     job, plan = _check(network, X, y, **options)
     if chosen.state is not None:
-        try:
-            chosen.bind(plan.n_parameters, network.dtype)
-        except ValueError as error:  # it belongs to another network
-            raise ValueError(f"optimizer: {error}") from error
+        bound(chosen, plan.n_parameters, network.dtype)
     network._build(plan)
     if isinstance(optimizer, str):
         network._kept_optimizer = chosen

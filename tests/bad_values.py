@@ -338,6 +338,17 @@ SPECIFIC = {
     ],
     ("Sequential.fit", "progress"): [0, 1, "yes", THING, []],
     ("Sequential.fit", "on_divergence"): [*TEXT, near("rise", "raise")],
+    ("Sequential.jit_state", "optimizer"): [
+        *(value for value in OPTIMIZER if value is not None), Bad(fn.LBFGS(), "single steps"),
+        Bad(fn.Adam(fn.schedules.Cosine(0.1, steps=10)), "fixed learning rate"), Bad(spent, "reset()"), None,
+    ],
+    ("Sequential.jit_state", "batch_size"): COUNT,
+    ("Sequential.load_jit_state", "jit_state"): [
+        None, 3, THING, (1, 2, 3), Bad(fn.Sequential([fn.Dense(3)], n_inputs=2).jit_state(), "same layers"),
+    ],
+    ("Sequential.load_jit_state", "optimizer"): [
+        3, "adam", THING, fn.Adam, Bad(fn.SGD(), "kind"), Bad(fn.Adam(0.1, eps=1e-3), "kind"),
+    ],
     **{(f"Sequential.{name}", "n_threads"): COUNT_OR_NONE for name in ("fit", "predict", "predict_classes")},
     ("Sequential.evaluate", "loss"): [value for value in TABLE["network"]["loss"] if value is not None],
     **{(f"Sequential.{name}", "seed"): [None, *NOT_WHOLE, -1]
@@ -368,6 +379,9 @@ GOOD = {
     "gradient": lambda o, y: 2 * (o - y), "derivative": lambda z: 2 * z, "name": "tests_bad_input",
     "rule": lambda p, g, s0, s1, s2, c: (p - c[0] * g, s0, s1, s2),
 }  # fmt: skip
+STATE = fn.Sequential(
+    [fn.Dense(4, "tanh"), fn.BatchNorm(), fn.Dropout(0.2), fn.Dense(3, "softmax")], n_inputs=2
+).jit_state("adam", "cross_entropy")
 GOOD_OF = {
     "losses.from_functions": {"value": lambda o, y: (o - y) ** 2},
     "activations.from_functions": {"value": short},
@@ -378,6 +392,8 @@ GOOD_OF = {
     "optimizers.from_config": {"config": fn.Adam().get_config()},
     "Sequential.set_parameters": {"values": {"0.bias": np.ones(4)}},
     "Sequential.evaluate": {"loss": "cross_entropy"},
+    "Sequential.jit_state": {"optimizer": "adam", "loss": "cross_entropy"},
+    "Sequential.load_jit_state": {"jit_state": STATE},
     "metrics.auc": {"y_true": LABELS % 2, "y_pred": LABELS / 2},
     **{f"metrics.{name}": {"y_true": LABELS, "y_pred": LABELS + 0.1} for name in ("mse", "mae", "rmse", "r2")},
 }

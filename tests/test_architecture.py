@@ -8,7 +8,7 @@ import fastnn
 PACKAGE = Path(fastnn.__file__).parent
 DOCUMENT = Path(__file__).parent.parent / "docs" / "architecture.md"
 LAZY = {("network", "training"), ("network", "io"), ("io", "network")}
-MAY_IMPORT_NUMBA = {"_jit", "_loops", "_math", "activations", "losses", "optimizers", "cpu", "_cli"}
+MAY_IMPORT_NUMBA = {"_jit", "_loops", "_math", "activations", "losses", "optimizers", "cpu", "jit", "_cli"}
 MOST_LINES = 450
 
 

@@ -324,6 +324,7 @@ class Engine:
         if resolved is not None and optimizer is not None:
             assert optimizer.state is not None
             made.plan[state.ABILITY] = state.TRAINS
+            made.plan[state.N_SLOTS] = optimizer.n_slots
             made.plan[state.MODE] = row.SKIP_LAST if resolved.from_pre_activation else 0
             made.doubles[state.SCALARS : state.HYPER] = optimizer.state.scalars
             made.doubles[state.HYPER : state.RATE] = optimizer.hyper

@@ -35,10 +35,10 @@ class JitState(NamedTuple):
 
 # Positions in ``plan``: numbers, then where the parts of ``numbers`` begin, then natives and the plan's rows.
 (
-    N_ROWS, N_THETA, N_RUNNING, N_IN, N_OUT, PIECE, BATCH, Y_COLS, LABELS, CLASSES, MODE, STEP, KEY, ABILITY,
+    N_ROWS, N_THETA, N_RUNNING, N_IN, N_OUT, PIECE, BATCH, Y_COLS, LABELS, CLASSES, MODE, STEP, KEY, ABILITY, N_SLOTS,
     REALS, THETA, GRADIENT, RUNNING, SPACE, SHARED, X, Y, WEIGHTS, ROW_LOSSES, LOSS_REALS, SLOTS, COEFFICIENTS, CLIPS,
     NATIVES,
-) = range(29)  # fmt: skip
+) = range(30)  # fmt: skip
 ROWS = NATIVES + steps.N_NATIVES
 # Positions in ``doubles``.
 SCALARS, HYPER, RATE, N_DOUBLES = 0, 8, 16, 17
