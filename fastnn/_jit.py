@@ -203,6 +203,10 @@ class Native:
         self._arguments = arguments
         self._fastmath = fastmath
         self._compiled: dict[Any, Any] = {}
+        self._entries: dict[Any, int] = {}
+        if name is not None:
+            # Symbols are made of it: bodies made by one factory in different processes would share theirs in the cache.
+            func.__qualname__ = name
 
     def address(self, dtype: Any) -> int:
         """The address of the C function for parameters of ``dtype``, valid while the process lives."""
@@ -213,8 +217,8 @@ class Native:
 
         The wrapper passes on up to twenty arguments, which takes as long as a small layer's arithmetic.
         """
-        function = self._function(dtype)
-        return int(function._library.get_pointer_to_function(function.native_name.removeprefix("cfunc.")))
+        self._function(dtype)
+        return self._entries[numba.from_dtype(dtype)]
 
     def _function(self, dtype: Any) -> Any:
         real = numba.from_dtype(dtype)
@@ -223,7 +227,11 @@ class Native:
             with _compiling_lock:
                 found = self._compiled.get(real)
                 if found is None:
-                    found = self._compiled[real] = self._compile(real)
+                    found = self._compile(real)
+                    # At once, as Numba does with the wrapper: a symbol loaded later could have the same name.
+                    symbol = found.native_name.removeprefix("cfunc.")
+                    self._entries[real] = int(found._library.get_pointer_to_function(symbol))
+                    self._compiled[real] = found
         return found
 
     def _compile(self, real: Any) -> Any:

@@ -182,3 +182,22 @@ def test_float32_kernels_hold_no_float64_arithmetic():
         uncached.address(np.dtype("float32"))
         (compiled,) = uncached._compiled.values()
         assert "double" not in compiled.inspect_llvm(), native._name
+
+
+ENTRIES = """
+import sys, numpy as np
+from fastnn.optimizers._rules import RULES
+natives = [n for name in sys.argv[1:] for n in (RULES[name].begin, RULES[name].update)]
+for native in natives:
+    native.address(np.dtype("float32"))
+entries = [native.entry(np.dtype("float32")) for native in natives]
+symbols = [next(iter(native._compiled.values())).native_name for native in natives]
+assert len(set(entries)) == len(set(symbols)) == len(natives), symbols
+"""
+
+
+def test_natives_cached_by_different_processes_do_not_meet(tmp_path):
+    """Bodies that one factory makes, each the first of its process, must not share a symbol."""
+    environment = os.environ | {"FASTNN_CACHE_DIR": str(tmp_path)}
+    for names in (["sgd_momentum"], ["rmsprop"], ["sgd_momentum", "rmsprop"], ["rmsprop", "sgd_momentum"]):
+        subprocess.run([sys.executable, "-c", ENTRIES, *names], env=environment, check=True, capture_output=True)

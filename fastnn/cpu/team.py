@@ -204,6 +204,7 @@ class Pace:
     _FIRST_TRIAL = 0.03  # seconds
     _RAREST_TRIAL = 4.0
     _TRIAL_SHARE = 0.01
+    _LEAST_TRIAL = 0.001  # seconds: waking the threads must not count
     _GAIN = 0.97
     # A first step that takes so many times as long was waiting for a core that others use.
     _HOPELESS = 100.0
@@ -234,7 +235,8 @@ class Pace:
             return n_steps
         if not self._warm:
             return 1
-        return min(n_steps, max(2, int(self._TRIAL_SHARE * self._spent / self._cost)))
+        seconds = max(self._LEAST_TRIAL, self._TRIAL_SHARE * self._spent)
+        return min(n_steps, max(2, int(seconds / self._cost)))
 
     def saw(self, seconds: float, n_steps: int) -> None:
         """Take note of what the chunk cost."""

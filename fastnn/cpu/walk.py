@@ -244,6 +244,15 @@ def share(n, part, parts, unit):
 
 
 @scalar
+def _share_or_turn(n, part, parts, turn):
+    """This part's range of ``n`` columns or rows, and the next turn; what is too small to be shared goes round."""
+    if n >= UNIT * parts:
+        return share(n, part, parts, UNIT), share(n, part + 1, parts, UNIT), turn
+    mine = turn % parts == part
+    return 0, n if mine else 0, turn + 1
+
+
+@scalar
 def _add_penalty(gradient, w, n, l1, l2):
     T = type(l1)
     for i in range(n):
@@ -272,6 +281,7 @@ def _learn(
     accumulate, finish, part, parts, update, slots, stride, coef,
 ):  # fmt: skip
     T = type(reals[0])
+    turn = 0
     for r in range(n_rows):
         q = shift(plan, r * row.WIDTH)
         kind, n_in, n_out, ld_out = q[row.KIND], q[row.N_IN], q[row.N_OUT], q[row.LD_OUT]
@@ -280,7 +290,7 @@ def _learn(
             src, ld_in = x, ldx
             if q[row.IN] >= 0:
                 src, ld_in = shift(space, q[row.IN] * piece), q[row.LD_IN]
-            first, end = share(n_in, part, parts, UNIT), share(n_in, part + 1, parts, UNIT)
+            first, end, turn = _share_or_turn(n_in, part, parts, turn)
             # Without an update there is nothing to gain from small blocks.
             block = q[row.BLOCK] if update != 0 else n_in
             dw = shift(gradient, q[row.W] + first * n_out)
@@ -303,14 +313,17 @@ def _learn(
                 if update != 0:
                     call_update(update, (shift(theta, begin), dw, shift(slots, begin), count * n_out, stride, coef))
                 first += count
-            first, end = share(n_out, part, parts, UNIT), share(n_out, part + 1, parts, UNIT)
+            first, end, turn = _share_or_turn(n_out, part, parts, turn)
             if q[row.B] >= 0 and first < end:
                 begin, count = q[row.B] + first, end - first
                 db = shift(gradient, begin)
                 _column_sums(shift(d, first), ld_out, rows, count, db, accumulate)
                 if update != 0:
                     call_update(update, (shift(theta, begin), db, shift(slots, begin), count, stride, coef))
-        elif (kind == row.BATCH_NORM or kind == row.LAYER_NORM) and part == 0:
+        elif kind == row.BATCH_NORM or kind == row.LAYER_NORM:
+            turn += 1
+            if turn % parts != part:
+                continue
             gain, bias = q[row.W], q[row.B]
             call_norm_backward(
                 q[row.BACKWARD],
