@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 
-from fastnn._math import cos, erf, exp, expm1, sigmoid, sin, softplus, sqrt, tanh, where
+from fastnn._math import cos, exp, expm1, mills, sigmoid, sin, softplus, sqrt, tanh, where
 from fastnn.activations._base import define, positive
 
 
@@ -109,7 +109,6 @@ def celu_curvature(z, a, p0, p1):
     return where(z >= T(0), T(0), exp(z / p0) / p0)
 
 
-_SQRT_HALF = 0.5**0.5
 _INVERSE_SQRT_2PI = (2 * math.pi) ** -0.5
 
 
@@ -117,17 +116,21 @@ define("celu", celu_value, celu_slope, celu_curvature, parameters=positive("alph
 
 
 def gelu_value(z, p0, p1):
-    # Hendrycks, Gimpel, "Gaussian error linear units" (2016): z times the normal distribution function.
+    # Hendrycks, Gimpel, "Gaussian error linear units" (2016): z times the normal distribution function, here by its
+    # density and Mills' ratio, which keeps the relative precision of the tail and shares the density with the slope.
     T = type(z)
     x = where(abs(z) > T(40), where(z < T(0), T(-40), T(40)), z)
-    return where(z > T(40), z, x * (T(0.5) + T(0.5) * erf(x * T(_SQRT_HALF))))
+    density = T(_INVERSE_SQRT_2PI) * exp(T(-0.5) * (x * x))
+    tail = density * mills(abs(x))
+    return where(z > T(40), z, x * where(x < T(0), tail, T(1) - tail))
 
 
 def gelu_slope(z, a, p0, p1):
     T = type(z)
-    z = where(abs(z) > T(40), where(z < T(0), T(-40), T(40)), z)
-    density = T(_INVERSE_SQRT_2PI) * exp(T(-0.5) * (z * z))
-    return T(0.5) + T(0.5) * erf(z * T(_SQRT_HALF)) + z * density
+    x = where(abs(z) > T(40), where(z < T(0), T(-40), T(40)), z)
+    density = T(_INVERSE_SQRT_2PI) * exp(T(-0.5) * (x * x))
+    tail = density * mills(abs(x))
+    return where(x < T(0), tail, T(1) - tail) + x * density
 
 
 def gelu_curvature(z, a, p0, p1):
