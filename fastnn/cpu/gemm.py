@@ -22,7 +22,9 @@ _HALF_ROWS = TILE_ROWS // 2
 _BUFFER_BYTES = 32 * 1024
 # Beyond this, B falls out of the second-level cache before it is read again, and rows of A are worked on in blocks.
 _LARGE_BYTES = 1 << 21
-_BLOCK_ROWS = 256
+_BLOCK_ROWS = 384
+# With fewer rows, a copy of B costs more than it saves.
+_LEAST_ROWS = 64
 
 
 def gemm_arguments(real: Any) -> tuple[Any, ...]:
@@ -244,7 +246,7 @@ def _gemm(m, n, k, a, a_row, a_col, b, b_row, b_col, c, ldc, init, ldi, chained,
         _few_columns(m, n, k, a, a_row, b, b_row, b_col, c, ldc, init, ldi, chained, low)
     elif one_chain != 0 and a_row == 1 and n < lanes and m > n:
         _turned(m, n, k, a, a_col, b, b_row, c, ldc, init, ldi, chained, low)
-    elif b_col != 1 or (m >= _BLOCK_ROWS // 4 and k * n * (VECTOR_BYTES // lanes) > _LARGE_BYTES):
+    elif b_col != 1 or (m >= _LEAST_ROWS and k * n * (VECTOR_BYTES // lanes) > _LARGE_BYTES):
         _packed(m, n, k, a, a_row, a_col, b, b_row, b_col, c, ldc, init, ldi, chained, epilogue, e, lde, low)
     else:
         _panels(m, n, k, a, a_row, a_col, b, b_row, c, ldc, init, ldi, chained, epilogue, e, lde, low)
