@@ -235,7 +235,9 @@ def _train(state, X, y, first, rows):
     f, o = frame_of(state), update_of(state)
     key = step_key(np.uint64(p[_state.KEY]), p[_state.STEP])
     mode = p[_state.MODE] | row.TRAINING | row.KEEP
+    before = flush_subnormals()  # not before targets have been checked: an error would leave the mode on
     loss, _ = training_step(f, feed_of(state), o, 0, rows, mode, key, state.doubles[_state.RATE])
+    restore_subnormals(before)
     if np.isfinite(loss):
         p[_state.STEP] += 1
     return loss
@@ -272,10 +274,7 @@ def train_step(state, X, y):
     _check_training(state, X, y)
     if X.shape[0] > state.plan[_state.BATCH]:
         raise ValueError("jit.train_step: X has more rows than the state's batch_size")
-    before = flush_subnormals()
-    loss = _train(state, X, y, 0, X.shape[0])
-    restore_subnormals(before)
-    return loss
+    return _train(state, X, y, 0, X.shape[0])
 
 
 @kernel
@@ -290,7 +289,6 @@ def train_epoch(state, X, y):
         The mean loss; the first that is not finite ends the pass.
     """
     _check_training(state, X, y)
-    before = flush_subnormals()
     n, batch, total = X.shape[0], state.plan[_state.BATCH], 0.0
     for first in range(0, n, batch):
         rows = min(batch, n - first)
@@ -298,7 +296,6 @@ def train_epoch(state, X, y):
         total += loss * rows
         if not np.isfinite(loss):
             break
-    restore_subnormals(before)
     return total / n
 
 

@@ -13,7 +13,7 @@ from fastnn import _checks, _data, losses, optimizers, plan
 from fastnn._data import Metric
 from fastnn._model import Model, views
 from fastnn.cpu import state, team
-from fastnn.cpu.engine import Objective
+from fastnn.cpu.engine import FEW_ROWS, Objective
 from fastnn.cpu.state import JitState
 from fastnn.layers import Layer
 from fastnn.losses import Loss
@@ -93,6 +93,11 @@ class Sequential(Model):
         -------
         ndarray, (n, n_outputs), of the network's dtype
         """
+        if n_threads is None and type(X) is np.ndarray and X.ndim == 2 and 0 < X.shape[0] <= FEW_ROWS:
+            right = X.dtype == self.dtype and X.flags.carray and X.shape[1] == self.n_inputs
+            few = self._ready().predict_few(X) if right else None
+            if few is not None:
+                return few
         threads = team.most_threads(n_threads)
         x = self._input(X)
         return self._ready().predict(x, threads)
@@ -348,8 +353,7 @@ class Sequential(Model):
         """
         if (optimizer is None) != (loss is None):
             raise ValueError("optimizer and loss must be given together, got only one of them")
-        batch_size = _checks.integer("batch_size", batch_size, low=1)
-        laid_out = self._built()
+        batch_size, laid_out = _checks.integer("batch_size", batch_size, low=1), self._built()
         if optimizer is None or loss is None:
             return self._ready().jit_state(batch_size, laid_out.untrainable is None, None, None)
         chosen = optimizers.get(optimizer)
@@ -387,21 +391,10 @@ class Sequential(Model):
         if not same or plan_of[state.N_THETA] != laid_out.n_parameters or plan_of[state.N_IN] != laid_out.n_inputs:
             raise ValueError("jit_state must come from a network with the same layers, inputs and dtype")
         if optimizer is not None:
-            self._load_optimizer(jit_state, optimizer)
+            _load_optimizer(self, jit_state, optimizer)
         self._theta[:] = state.part(jit_state, state.THETA, self._theta.size)
         self._running[:] = state.part(jit_state, state.RUNNING, self._running.size)
         self._steps = int(plan_of[state.STEP]) if plan_of[state.ABILITY] == state.TRAINS else self._steps
-
-    def _load_optimizer(self, jit_state: JitState, optimizer: Optimizer) -> None:
-        if not isinstance(optimizer, optimizers.Optimizer):
-            raise TypeError(f"optimizer must be an Optimizer, got {_checks.describe(optimizer)}")
-        plan_of = jit_state.plan
-        same = plan_of[state.ABILITY] == state.TRAINS and plan_of[state.N_SLOTS] == optimizer.n_slots
-        if not same or not np.array_equal(jit_state.doubles[state.HYPER : state.RATE], optimizer.hyper):
-            raise ValueError("optimizer must be of the kind, and with the numbers, that jit_state was made with")
-        kept = bound(optimizer, self._theta.size, self.dtype)
-        kept.slots[:] = state.part(jit_state, state.SLOTS, kept.slots.size).reshape(kept.slots.shape)
-        kept.scalars[:] = jit_state.doubles[state.SCALARS : state.HYPER]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to one file in the safetensors format: parameters, buffers and specification.
@@ -428,6 +421,18 @@ def bound(optimizer: Optimizer, n: int, dtype: np.dtype[Any]) -> OptimizerState:
         return optimizer.bind(n, dtype)
     except ValueError as error:
         raise ValueError(f"optimizer: {error}") from error
+
+
+def _load_optimizer(network: Sequential, jit_state: JitState, optimizer: Optimizer) -> None:
+    if not isinstance(optimizer, optimizers.Optimizer):
+        raise TypeError(f"optimizer must be an Optimizer, got {_checks.describe(optimizer)}")
+    plan_of = jit_state.plan
+    same = plan_of[state.ABILITY] == state.TRAINS and plan_of[state.N_SLOTS] == optimizer.n_slots
+    if not same or not np.array_equal(jit_state.doubles[state.HYPER : state.RATE], optimizer.hyper):
+        raise ValueError("optimizer must be of the kind, and with the numbers, that jit_state was made with")
+    kept = bound(optimizer, network._theta.size, network.dtype)
+    kept.slots[:] = state.part(jit_state, state.SLOTS, kept.slots.size).reshape(kept.slots.shape)
+    kept.scalars[:] = jit_state.doubles[state.SCALARS : state.HYPER]
 
 
 def _key(seed: int) -> int:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastnn as fn
-from fastnn.cpu import steps
+from fastnn.cpu import outputs, steps
 
 N = 12
 RNG = np.random.default_rng(0)
@@ -164,15 +164,16 @@ def test_mixed_frames_and_named_columns():
 def test_right_arrays_are_not_copied(monkeypatch):
     net = network("float32")
     seen = []
-    monkeypatch.setattr(steps, "predict", lambda work, share, x, out: seen.append(x))
-    for array in (X, read_only(X)):
+    monkeypatch.setattr(outputs, "predict", lambda work, share, x, out: seen.append(x))
+    monkeypatch.setattr(outputs, "predict_few", lambda places, x, out: seen.append(x) or True)
+    for array in (X, read_only(X), np.tile(X, (20, 1))):
         net.predict(array)
         assert np.shares_memory(seen[-1], array)
 
 
 def test_read_only_arrays_compile_nothing():
     """To Numba an array that is marked read-only has another type."""
-    kernels = [steps.train, steps.loss_and_gradients, steps.predict, steps.jacobian]
+    kernels = [steps.train, steps.loss_and_gradients, outputs.predict, outputs.predict_few, outputs.jacobian]
     plain = everything("float32", X, LABELS, DENSE, WEIGHTS.astype("float32"))
     before = [len(k.signatures) for k in kernels]
     frozen = [read_only(a) for a in (X, LABELS.astype("float32"), DENSE, WEIGHTS.astype("float32"))]

@@ -12,7 +12,7 @@ from numba.core.runtime import _nrt_python, rtsys
 
 import fastnn as fn
 from fastnn import _jit
-from fastnn.cpu import gemm, norm, steps, walk
+from fastnn.cpu import gemm, norm, outputs, steps, walk
 
 BYTE_CODE = tempfile.TemporaryDirectory()
 
@@ -65,7 +65,7 @@ def files(folder):
 
 def compiled():
     """Everything that holds machine code, and how much."""
-    kernels = [steps.train, steps.loss_and_gradients, steps.predict, steps.jacobian]
+    kernels = [steps.train, steps.loss_and_gradients, outputs.predict, outputs.predict_few, outputs.jacobian]
     natives = [gemm.gemm, walk.forward, walk.backward, norm.batch_forward, norm.layer_backward]
     activations = [fn.activations.get(name) for name in ("tanh", "relu", "gelu")]
     natives += [native for a in activations for native in (a.value_native, a.forward_native)]

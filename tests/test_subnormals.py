@@ -5,6 +5,7 @@ import pytest
 from optimizer_driver import VARIANTS, variant
 
 import fastnn as fn
+from fastnn import jit
 
 RNG = np.random.default_rng(0)
 
@@ -48,6 +49,28 @@ def test_the_mode_is_put_back():
     with pytest.warns(RuntimeWarning, match="diverged"):
         calls[-1]()
     assert subnormals_work()
+
+
+def test_the_mode_is_put_back_by_compiled_functions_also_on_errors():
+    net = fn.Sequential([fn.Dense(4, "tanh"), fn.Dense(2)], n_inputs=3)
+    x, labels, out = RNG.standard_normal((40, 3)), RNG.integers(0, 2, 40), np.zeros((40, 2))
+    state = net.jit_state("adam", "cross_entropy", batch_size=16)
+    jit.predict(state, x[0], out[0])
+    jit.predict_batch(state, x, out)
+    jit.input_gradient(state, x[0], out[0], x[1])
+    jit.jacobian(state, x[0], out[:2, :2].repeat(2, axis=1)[:, :3])
+    jit.train_step(state, x[:16], labels[:16])
+    jit.train_epoch(state, x, labels)
+    assert subnormals_work()
+    for call in (
+        lambda: jit.predict(state, x[0], out),
+        lambda: jit.predict_batch(state, x, x),
+        lambda: jit.train_step(state, x[:16], labels[:16] + 5),
+        lambda: jit.train_epoch(state, x, labels + 5),
+    ):
+        with pytest.raises(ValueError, match="jit"):
+            call()
+        assert subnormals_work()
 
 
 def test_kernels_treat_subnormals_as_zero():

@@ -61,6 +61,16 @@ def shift(typingctx: Any, base: Any, offset: Any) -> Any:
 
 
 @intrinsic
+def as_pointer(typingctx: Any, address: Any, like: Any) -> Any:
+    """A number as a pointer of the type of ``like``."""
+
+    def codegen(context, builder, sig, args):
+        return builder.inttoptr(args[0], context.get_value_type(sig.args[1]))
+
+    return like(types.int64, like), codegen
+
+
+@intrinsic
 def address_of(typingctx: Any, at: Any) -> Any:
     """A pointer as a number."""
 

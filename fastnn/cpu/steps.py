@@ -1,4 +1,4 @@
-"""Whole batches: loss and gradient, a chunk of training steps, prediction, Jacobians. What Python calls.
+"""Whole batches: loss and gradient, and a chunk of training steps. What Python calls.
 
 A batch is walked in pieces that fit the cache: forwards, loss and backwards of one piece, then its share of the
 parameters' gradients, before the next. Threads share the rows of a piece, wait for each other, and share the
@@ -19,7 +19,7 @@ from fastnn._jit import kernel, native_call, scalar
 from fastnn.cpu.simd import pointer, shift
 from fastnn.cpu.subnormals import flush_subnormals, restore_subnormals
 from fastnn.cpu.team import barrier
-from fastnn.cpu.walk import SUM_ROWS, call_backward, call_forward, call_learn, call_update, copy_matrix, mix, share
+from fastnn.cpu.walk import SUM_ROWS, call_backward, call_forward, call_learn, call_update, mix, share
 from fastnn.losses import LOSS_ARGUMENTS
 from fastnn.optimizers import BEGIN_ARGUMENTS
 
@@ -136,7 +136,7 @@ class Update(NamedTuple):
 
 
 @scalar
-def _frame(work, team):
+def frame(work, team):
     return Frame(
         pointer(work.plan, 0), work.plan.shape[0], pointer(work.natives, 0), pointer(work.reals, 0),
         pointer(work.theta, 0), work.theta.size, pointer(work.gradient, 0), pointer(work.running, 0),
@@ -357,7 +357,7 @@ def train(work, share_, data, opt, rates, batch_size, start, key, step, losses, 
     before that step, whose loss is written. All threads of a team call it with the same arguments but for ``share_``.
     """
     before = flush_subnormals()
-    f, feed, n = _frame(work, share_), _feed(data), data.order.size if data.order.size else data.x.shape[0]
+    f, feed, n = frame(work, share_), _feed(data), data.order.size if data.order.size else data.x.shape[0]
     o = Update(
         pointer(opt.slots, 0), pointer(opt.scalars, 0), pointer(opt.hyper, 0), pointer(opt.coefficients, 0),
         opt.clip_value, opt.clip_norm,
@@ -383,7 +383,7 @@ def train(work, share_, data, opt, rates, batch_size, start, key, step, losses, 
 def loss_and_gradients(work, share_, data, training, key, learn, want_dx, dx):
     """Mean loss (with penalties if ``learn``) over all rows; gradients into ``work.gradient`` and ``dx`` (n, I)."""
     before = flush_subnormals()
-    f, feed = _frame(work, share_), _feed(data)
+    f, feed = frame(work, share_), _feed(data)
     mode = data.mode | (row.TRAINING if training else 0) | (row.KEEP if learn or want_dx else 0)
     loss, _, x, rows, more = _batch(f, feed, 0, data.x.shape[0], mode, key, learn, want_dx, pointer(dx, 0))
     if learn:
@@ -391,43 +391,3 @@ def loss_and_gradients(work, share_, data, training, key, learn, want_dx, dx):
         loss += _penalty(f)
     restore_subnormals(before)
     return loss
-
-
-@kernel
-def predict(work, share_, x, out):
-    """out (n, O) = the network's values for x (n, I)."""
-    before = flush_subnormals()
-    f, n, n_in = _frame(work, share_), x.shape[0], x.shape[1]
-    source, target = pointer(x, 0), pointer(out, 0)
-    last = shift(f.plan, (f.n_rows - 1) * row.WIDTH)
-    n_out, ld_out = last[row.N_OUT], last[row.LD_OUT]
-    values = shift(f.space, last[row.OUT] * f.piece)
-    for done in range(0, n, f.piece):
-        rows = min(f.piece, n - done)
-        forward(f, shift(source, done * n_in), n_in, 0, rows, done, np.uint64(0), 0)
-        copy_matrix(values, ld_out, shift(target, done * n_out), n_out, rows, n_out)
-    restore_subnormals(before)
-
-
-@kernel
-def jacobian(work, share_, x, out):
-    """out (n, O, I) = d output / d input: one backward pass an output, seeded with a unit vector."""
-    before = flush_subnormals()
-    f, n, n_in = _frame(work, share_), x.shape[0], x.shape[1]
-    T = type(work.reals[0])
-    source, target = pointer(x, 0), pointer(out, 0)
-    last = shift(f.plan, (f.n_rows - 1) * row.WIDTH)
-    n_out, ld_out = last[row.N_OUT], last[row.LD_OUT]
-    seed = shift(f.space, last[row.D_OUT] * f.piece)
-    for done in range(0, n, f.piece):
-        rows = min(f.piece, n - done)
-        at = shift(source, done * n_in)
-        forward(f, at, n_in, 0, rows, done, np.uint64(0), row.KEEP)
-        for k in range(n_out):
-            for i in range(rows * ld_out):
-                seed[i] = T(0)
-            for i in range(rows):
-                seed[i * ld_out + k] = T(1)
-            dx = shift(target, (done * n_out + k) * n_in)
-            backward(f, dx, n_out * n_in, 0, rows, row.KEEP, 1)
-    restore_subnormals(before)
