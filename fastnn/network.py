@@ -93,10 +93,10 @@ class Sequential(Model):
         -------
         ndarray, (n, n_outputs), of the network's dtype
         """
-        if n_threads is None and type(X) is np.ndarray and X.ndim == 2 and 0 < X.shape[0] <= FEW_ROWS:
+        alone = n_threads is None or (type(n_threads) is int and n_threads > 0)
+        if alone and type(X) is np.ndarray and X.ndim == 2 and 0 < X.shape[0] <= FEW_ROWS:
             right = X.dtype == self.dtype and X.flags.carray and X.shape[1] == self.n_inputs
-            few = self._ready().predict_few(X) if right else None
-            if few is not None:
+            if right and (few := self._ready().predict_few(X)) is not None:
                 return few
         threads = team.most_threads(n_threads)
         x = self._input(X)
