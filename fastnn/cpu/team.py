@@ -270,7 +270,6 @@ class Pool:
     """Threads for independent parts of one call, kept for later calls."""
 
     def __init__(self, size: int):
-        self._size = size
         self._executor = ThreadPoolExecutor(size, thread_name_prefix="fastnn")
         self.run(_nothing, size)
         begin = time.perf_counter()
