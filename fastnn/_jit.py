@@ -24,6 +24,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,11 @@ class Native:
         self._function(dtype)
         return self._entries[numba.from_dtype(dtype)]
 
+    @cached_property
+    def body(self) -> Any:
+        """The function to be inlined into code that is compiled with it, with its own flags."""
+        return njit(self._func, nogil=True, error_model="numpy", fastmath=self._fastmath, forceinline=True)
+
     def _function(self, dtype: Any) -> Any:
         real = numba.from_dtype(dtype)
         found = self._compiled.get(real)
@@ -235,14 +241,25 @@ class Native:
         return found
 
     def _compile(self, real: Any) -> Any:
-        options = {"nopython": True, "error_model": "numpy", "fastmath": self._fastmath}
-        function: Any = CFunc(self._func, (tuple(self._arguments(real)), types.void), locals={}, options=options)
+        function = _c_function(self._func, self._arguments(real), types.void, self._fastmath)
         if self._name is not None and CACHE_FOLDER is not None:
             function._cache = _Cache(self._func, f"{self._name}.{real}")
         elif self._name is not None:
             _announce()
         function.compile()
         return function
+
+
+def c_function(func: Callable[..., Any], arguments: Sequence[Any], returns: Any) -> Any:
+    """Compile a C function of its own, not cached; an object with ``address`` and ``ctypes``."""
+    function = _c_function(func, arguments, returns, SCALAR_FASTMATH)
+    function.compile()
+    return function
+
+
+def _c_function(func: Callable[..., Any], arguments: Sequence[Any], returns: Any, fastmath: set[str]) -> Any:
+    options = {"nopython": True, "error_model": "numpy", "fastmath": fastmath}
+    return CFunc(func, (tuple(arguments), returns), locals={}, options=options)
 
 
 def native_call(arguments: Callable[[Any], Sequence[Any]], pointer_at: int) -> Any:

@@ -38,7 +38,7 @@ class Model:
         n_inputs = _checks.integer("n_inputs", n_inputs, low=1, none=True)
         seed = _checks.integer("seed", seed, low=0, none=True)
         self.seed: int = int(np.random.SeedSequence().entropy) if seed is None else seed  # type: ignore[arg-type]
-        self.dtype = _check_dtype(dtype)
+        self.dtype = check_dtype(dtype)
         self.device = _checks.choice("device", device, _DEVICES)
         self._precision = _check_precision(precision, self.dtype)
         # Streams of random numbers that do not meet: initial parameters, shuffling, dropout.
@@ -200,7 +200,17 @@ class Model:
         return f"Sequential([{inside}], n_inputs={self.n_inputs}, seed={self.seed}, dtype={self.dtype.name!r})"
 
 
-def _check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+def check_trainable(laid_out: plan.Plan) -> None:
+    """Refuse to differentiate through an activation without a useful derivative."""
+    name = laid_out.untrainable
+    if name is not None:
+        raise ValueError(
+            f"activation {name!r} has no useful derivative (it is zero wherever it exists), so gradients cannot pass "
+            "it; set the weights by hand, use the perceptron rule, or choose an activation such as 'sigmoid'"
+        )
+
+
+def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     try:
         checked = np.dtype(dtype)
     except (TypeError, ValueError):

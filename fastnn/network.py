@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastnn import _checks, _data, losses, optimizers, plan
+from fastnn import _checks, _compiled, _data, losses, plan
 from fastnn._data import Metric
-from fastnn._model import Model, views
-from fastnn.cpu import state, team
+from fastnn._model import Model, check_trainable, views
+from fastnn.cpu import team
 from fastnn.cpu.engine import FEW_ROWS, Objective
 from fastnn.cpu.state import JitState
 from fastnn.layers import Layer
 from fastnn.losses import Loss
 
 if TYPE_CHECKING:
-    from fastnn.optimizers import Optimizer, OptimizerState
+    from fastnn.optimizers import Optimizer
     from fastnn.training import History
 
 
@@ -351,28 +351,7 @@ class Sequential(Model):
         JitState
             Three arrays, good for this process. ``load_jit_state`` takes what it has learned back.
         """
-        if (optimizer is None) != (loss is None):
-            raise ValueError("optimizer and loss must be given together, got only one of them")
-        batch_size, laid_out = _checks.integer("batch_size", batch_size, low=1), self._built()
-        if optimizer is None or loss is None:
-            return self._ready().jit_state(batch_size, laid_out.untrainable is None, None, None)
-        chosen = optimizers.get(optimizer)
-        if chosen.full_batch:
-            raise ValueError(f"optimizer must be one that takes single steps, got {type(chosen).__name__}")
-        if not isinstance(chosen.learning_rate, (int, float)):
-            raise ValueError(
-                "optimizer must have a fixed learning rate here: call fastnn.jit.set_learning_rate instead"
-            )
-        check_trainable(laid_out)
-        chosen_loss = losses.get(loss)
-        resolved = chosen_loss.resolve(laid_out.output_activation, laid_out.n_outputs)
-        copied = chosen.copy()
-        bound(copied, laid_out.n_parameters, self.dtype)
-        made = self._ready().jit_state(batch_size, True, resolved, copied)
-        made.plan[state.CLASSES] = isinstance(chosen_loss, (losses.CrossEntropy, losses.KLDivergence))
-        made.plan[state.STEP] = self._steps
-        made.plan[state.KEY] = np.uint64(self._dropout_key).view(np.int64)
-        return made
+        return _compiled.jit_state(self, optimizer, loss, batch_size)
 
     def load_jit_state(self, jit_state: JitState, optimizer: Optimizer | None = None) -> None:
         """Take parameters, running statistics and the number of steps from a state made of a network like this.
@@ -383,18 +362,69 @@ class Sequential(Model):
         optimizer : Optimizer, optional
             Takes the moments and step count of the state's optimizer, of the same kind.
         """
-        laid_out = self._built()
-        if not isinstance(jit_state, JitState):
-            raise TypeError(f"jit_state must be a JitState, got {_checks.describe(jit_state)}")
-        plan_of = jit_state.plan
-        same = jit_state.numbers.dtype == self.dtype and plan_of[state.N_ROWS] == len(laid_out.table)
-        if not same or plan_of[state.N_THETA] != laid_out.n_parameters or plan_of[state.N_IN] != laid_out.n_inputs:
-            raise ValueError("jit_state must come from a network with the same layers, inputs and dtype")
-        if optimizer is not None:
-            _load_optimizer(self, jit_state, optimizer)
-        self._theta[:] = state.part(jit_state, state.THETA, self._theta.size)
-        self._running[:] = state.part(jit_state, state.RUNNING, self._running.size)
-        self._steps = int(plan_of[state.STEP]) if plan_of[state.ABILITY] == state.TRAINS else self._steps
+        _compiled.load_jit_state(self, jit_state, optimizer)
+
+    def specialize(self, dtype: DTypeLike | None = None, batch: int | None = None) -> Any:
+        """This network as a function for the user's compiled code, its sizes and weights frozen into the instructions.
+
+        Some three times as fast as `fastnn.jit.predict`. It is compiled at its first call, in 0.2 s for a few thousand
+        weights, and later changes of the network do not reach it.
+
+        Parameters
+        ----------
+        dtype : {"float32", "float64"}, optional
+            Of weights and computation; None: the network's.
+        batch : int, optional
+            Rows of each x. None: x is one sample.
+
+        Returns
+        -------
+        function
+            ``f(x)`` returns an array, ``f(x, out)`` writes to ``out`` and returns it; x is (n_inputs,) and ``out``
+            (n_outputs,), or (batch, n_inputs) and (batch, n_outputs). They may be the same memory. Callable from
+            ``@njit`` functions and from Python. Arrays that are C-contiguous and of this dtype are not copied, and with
+            ``out`` nothing is allocated. Values are those of ``predict`` but for the order in which sums are taken.
+            Numba does not cache functions that call f, because they hold these weights.
+
+        Examples
+        --------
+        >>> import numpy as np, fastnn as fn
+        >>> net = fn.Sequential([fn.Dense(8, "tanh"), fn.Dense(1)], n_inputs=2, seed=0)
+        >>> f = net.specialize()
+        >>> x = np.array([0.5, -1.0], "float32")
+        >>> bool(abs(f(x) - net.predict([x])[0]) < 1e-6)
+        True
+        """
+        return _compiled.specialize(self, dtype, batch)
+
+    def cfunc(self, dtype: DTypeLike | None = None, signature: str = "void (const T *, T *)") -> Any:
+        """This network as a C function, its sizes and weights frozen in, for ctypes, cffi, SciPy and any C code.
+
+        Parameters
+        ----------
+        dtype : {"float32", "float64"}, optional
+            Of the frozen weights and of the computation; None: the network's.
+        signature : str
+            ``"void (const T *, T *)"``: reads n_inputs numbers and writes n_outputs, both of ``dtype``. For one output
+            also ``"double (int, double *)"``, what ``scipy.integrate.quad`` and ``nquad`` take, and
+            ``"int (double *, npy_intp, double *, void *)"``, what ``scipy.ndimage.generic_filter`` takes.
+
+        Returns
+        -------
+        ctypes function
+            ``scipy.LowLevelCallable`` takes it as it is; ``address`` is an int, valid as long as this object lives.
+
+        Examples
+        --------
+        >>> import ctypes, numpy as np, fastnn as fn
+        >>> net = fn.Sequential([fn.Dense(8, "tanh"), fn.Dense(1)], n_inputs=2, seed=0)
+        >>> f = net.cfunc()
+        >>> x, out = np.array([0.5, -1.0], "float32"), np.zeros(1, "float32")
+        >>> f(*(np.ctypeslib.as_ctypes(a) for a in (x, out)))
+        >>> bool(abs(out - net.predict([x])[0]) < 1e-6)
+        True
+        """
+        return _compiled.c_pointer(self, dtype, signature)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to one file in the safetensors format: parameters, buffers and specification.
@@ -415,36 +445,6 @@ def _check_twice_differentiable(laid_out: plan.Plan, objective: Objective) -> No
         raise ValueError("this loss was made without a second derivative, which a Hessian-vector product needs")
 
 
-def bound(optimizer: Optimizer, n: int, dtype: np.dtype[Any]) -> OptimizerState:
-    """The optimizer's state for these parameters; refuse one that belongs to another network."""
-    try:
-        return optimizer.bind(n, dtype)
-    except ValueError as error:
-        raise ValueError(f"optimizer: {error}") from error
-
-
-def _load_optimizer(network: Sequential, jit_state: JitState, optimizer: Optimizer) -> None:
-    if not isinstance(optimizer, optimizers.Optimizer):
-        raise TypeError(f"optimizer must be an Optimizer, got {_checks.describe(optimizer)}")
-    plan_of = jit_state.plan
-    same = plan_of[state.ABILITY] == state.TRAINS and plan_of[state.N_SLOTS] == optimizer.n_slots
-    if not same or not np.array_equal(jit_state.doubles[state.HYPER : state.RATE], optimizer.hyper):
-        raise ValueError("optimizer must be of the kind, and with the numbers, that jit_state was made with")
-    kept = bound(optimizer, network._theta.size, network.dtype)
-    kept.slots[:] = state.part(jit_state, state.SLOTS, kept.slots.size).reshape(kept.slots.shape)
-    kept.scalars[:] = jit_state.doubles[state.SCALARS : state.HYPER]
-
-
 def _key(seed: int) -> int:
     checked = _checks.integer("seed", seed, low=0)
     return int(np.random.SeedSequence(checked).generate_state(1, np.uint64)[0])
-
-
-def check_trainable(laid_out: plan.Plan) -> None:
-    """Refuse to differentiate through an activation without a useful derivative."""
-    name = laid_out.untrainable
-    if name is not None:
-        raise ValueError(
-            f"activation {name!r} has no useful derivative (it is zero wherever it exists), so gradients cannot pass "
-            "it; set the weights by hand, use the perceptron rule, or choose an activation such as 'sigmoid'"
-        )

@@ -14,10 +14,12 @@ from tqdm import tqdm
 
 from fastnn import _checks, _data, losses, optimizers
 from fastnn._data import Metric
+from fastnn._model import check_trainable
 from fastnn.cpu import team
 from fastnn.cpu.engine import Objective, Training
-from fastnn.network import Sequential, bound, check_trainable
+from fastnn.network import Sequential
 from fastnn.optimizers import LBFGS, Optimizer
+from fastnn.optimizers._base import bound
 
 # One compiled call lasts about this long, so that Ctrl-C, the progress bar and callbacks are served in time.
 _CHUNK_SECONDS = 0.05

@@ -346,6 +346,10 @@ SPECIFIC = {
     ("Sequential.load_jit_state", "jit_state"): [
         None, 3, THING, (1, 2, 3), Bad(fn.Sequential([fn.Dense(3)], n_inputs=2).jit_state(), "same layers"),
     ],
+    ("Sequential.specialize", "batch"): COUNT_OR_NONE,
+    **{(f"Sequential.{name}", "dtype"): [value for value in TABLE["network"]["dtype"] if value is not None]
+       for name in ("specialize", "cfunc")},
+    ("Sequential.cfunc", "signature"): [*TEXT, near("void (const T*, T *)", "void (const T *, T *)")],
     ("Sequential.load_jit_state", "optimizer"): [
         3, "adam", THING, fn.Adam, Bad(fn.SGD(), "kind"), Bad(fn.Adam(0.1, eps=1e-3), "kind"),
     ],

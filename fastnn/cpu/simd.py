@@ -81,13 +81,13 @@ def address_of(typingctx: Any, at: Any) -> Any:
 
 
 class Vectors:
-    """IR shorthand for vectors of one element type inside one function."""
+    """IR shorthand for vectors of one element type inside one function; ``count`` lanes, None: a whole register's."""
 
-    def __init__(self, builder: Any, real: Any):
+    def __init__(self, builder: Any, real: Any, count: int | None = None):
         self.builder = builder
         self.bits = real.bitwidth
         self.real = ir.FloatType() if self.bits == 32 else ir.DoubleType()
-        self.lanes = lanes(self.bits // 8)
+        self.lanes = count or lanes(self.bits // 8)
         self.type = ir.VectorType(self.real, self.lanes)
         self.mask_type = ir.VectorType(I1, self.lanes)
         self.zero = ir.Constant(self.type, [0.0] * self.lanes)

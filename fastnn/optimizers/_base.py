@@ -235,3 +235,11 @@ def checked_pair(name: str, value: Any, **bounds: Any) -> tuple[float, float]:
 
 def checked_betas(value: Any) -> tuple[float, float]:
     return checked_pair("betas", value, low=0.0, high=1.0, high_open=True)
+
+
+def bound(optimizer: Optimizer, n: int, dtype: np.dtype[Any]) -> OptimizerState:
+    """The optimizer's state for these parameters; refuse one that belongs to another network."""
+    try:
+        return optimizer.bind(n, dtype)
+    except ValueError as error:
+        raise ValueError(f"optimizer: {error}") from error
