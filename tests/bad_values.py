@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 import fastnn as fn
+from fastnn import gates, neurons
 
 # A value, or a value and a part of the message it must get.
 
@@ -120,6 +121,9 @@ RATE = [*AT_LEAST_0, Bad(fn.schedules.Constant, "call it"), lambda step: 0.1]
 CONFIG = [None, 3, "adam", [], {}, {"name": 3}, {"name": "nothing of this kind"}]
 
 
+FLOAT64_MATRIX = [bad for bad in MATRIX if not (isinstance(bad, Bad) and "float32" in bad.text)]
+
+
 def short(z):
     return z * z
 
@@ -159,6 +163,33 @@ TABLE = {
         "eps": ABOVE_0,
         "layers": LAYERS,
     },
+    "neurons": {
+        "weights": [None, "abc", 3.0, np.ones((2, 2)), [], ["a"], 1j, THING, [math.nan]],
+        "threshold": NUMBER,
+        "learning_rate": ABOVE_0,
+        "variant": [*TEXT, near("pockets", "pocket")],
+        "shuffle": FLAG,
+        "seed": FROM_0,
+        "X": FLOAT64_MATRIX,
+        "y": [
+            None, 3, "abc", THING, LABELS[:-1], LABELS, np.full(N, 0.5), changed(LABELS % 2, 0, math.nan), -1 - LABELS,
+            np.ones((N, 2)), ["a"] * N,
+        ],
+        "epochs": COUNT,
+        "l2": AT_LEAST_0,
+        "max_iterations": COUNT,
+        "sample_weight": WEIGHTS,
+    },
+    "gates": {
+        "hidden": [None, 3, [], [3], [None], "and", THING, Bad([gates.AND, gates.NOT], "one number of inputs")],
+        "output": [None, 3, THING, "and", Bad(gates.NOT, "one for each hidden neuron")],
+        "X": FLOAT64_MATRIX,
+        "gate": [None, 3, "and", THING, [gates.AND], (1, 2)],
+        "learning_rate": ABOVE_0,
+        "epochs": COUNT,
+        "n": [*COUNT, 21],
+    },
+    "data": {"n": COUNT, "turns": ABOVE_0, "noise": AT_LEAST_0, "seed": FROM_0},
     "optimizers": {
         "learning_rate": RATE,
         "momentum": AT_LEAST_0,
@@ -346,6 +377,8 @@ SPECIFIC = {
     ("Sequential.load_jit_state", "jit_state"): [
         None, 3, THING, (1, 2, 3), Bad(fn.Sequential([fn.Dense(3)], n_inputs=2).jit_state(), "same layers"),
     ],
+    **{(f"{name}.fit", "X"): [bad for bad in FLOAT64_MATRIX if not any(bad is width for width in WIDTHS)]
+       for name in ("Perceptron", "LogisticNeuron")},
     ("Sequential.specialize", "batch"): COUNT_OR_NONE,
     **{(f"Sequential.{name}", "dtype"): [value for value in TABLE["network"]["dtype"] if value is not None]
        for name in ("specialize", "cfunc")},
@@ -386,7 +419,16 @@ GOOD = {
 STATE = fn.Sequential(
     [fn.Dense(4, "tanh"), fn.BatchNorm(), fn.Dropout(0.2), fn.Dense(3, "softmax")], n_inputs=2
 ).jit_state("adam", "cross_entropy")
+BINARY = np.array([[0, 1], [1, 1], [0, 0], [1, 0], [1, 1], [0, 1]])
+PERCEPTRON, LOGISTIC = neurons.Perceptron(), neurons.LogisticNeuron()
+PERCEPTRON.fit(X, LABELS % 2), LOGISTIC.fit(X, LABELS % 2)
 GOOD_OF = {
+    **{f"{name}.predict": {"X": BINARY} for name in ("McCullochPitts", "Circuit")},
+    **{f"{name}.fit": {"X": X, "y": LABELS % 2} for name in ("Perceptron", "LogisticNeuron")},
+    "neurons.McCullochPitts": {"weights": [1.0, 2.0], "threshold": 1.0},
+    "gates.Circuit": {"hidden": [gates.OR, gates.NAND], "output": gates.AND},
+    "gates.learn": {"gate": gates.AND},
+    "gates.parity": {"n": 3},
     "losses.from_functions": {"value": lambda o, y: (o - y) ** 2},
     "activations.from_functions": {"value": short},
     "schedules.Constant": {"value": 0.1},

@@ -5,6 +5,7 @@ function and argument, or by module and argument. An argument without bad values
 `test_every_argument_has_bad_values`.
 """
 
+import importlib
 import inspect
 import re
 
@@ -17,7 +18,9 @@ from bad_values import (
     GOOD,
     GOOD_OF,
     LABELS,
+    LOGISTIC,
     NAMED_INSIDE,
+    PERCEPTRON,
     SPECIFIC,
     TABLE,
     WIDTHS,
@@ -28,13 +31,16 @@ from bad_values import (
 )
 
 import fastnn as fn
-from fastnn import _checks
+from fastnn import _checks, gates, neurons
 from fastnn.activations import ActivationFunction
 from fastnn.schedules import Schedule
 
 # -- the public functions ----------------------------------------------------------------------------------------------
 
-MODULES = ("activations", "callbacks", "initializers", "io", "losses", "metrics", "optimizers", "schedules")
+MODULES = (
+    "activations", "callbacks", "data", "gates", "initializers", "io", "losses", "metrics", "neurons", "optimizers",
+    "schedules",
+)  # fmt: skip
 MADE_HERE = {  # types whose objects the library makes, and constants of the engine
     "activations.ActivationFunction",
     "activations.Definition",
@@ -42,14 +48,22 @@ MADE_HERE = {  # types whose objects the library makes, and constants of the eng
     "losses.Resolved",
     "optimizers.Minimum",
     "optimizers.OptimizerState",
+    "neurons.Convergence",
     "DivergenceError",
     "History",
 }
-OVERRIDDEN = {"Schedule.values"}  # what a user's subclass defines, and the library calls
+OVERRIDDEN = {
+    "Schedule.values",  # what a user's subclass defines, and the library calls
+    *("McCullochPitts.__call__", "Circuit.__call__"),  # take any number of inputs: see test_neurons
+}
 METHODS = {  # with the object that they are called on
     "Sequential": fn.Sequential,  # filled in by `called`
     "ActivationFunction": fn.activations.leaky_relu,
     "Schedule": fn.schedules.Constant(0.1),
+    "McCullochPitts": gates.AND,
+    "Circuit": gates.XOR,
+    "Perceptron": PERCEPTRON,
+    "LogisticNeuron": LOGISTIC,
 }
 
 
@@ -67,11 +81,15 @@ def public():
         if name not in (*MODULES, "load") and not inspect.ismodule(getattr(fn, name)):
             found[name] = getattr(fn, name)
     for module in MODULES:
-        for name in exported(getattr(fn, module)):
-            value = getattr(getattr(fn, module), name)
+        imported = importlib.import_module(f"fastnn.{module}")
+        for name in exported(imported):
+            value = getattr(imported, name)
+            if isinstance(value, (neurons.McCullochPitts, gates.Circuit)):
+                continue  # their class's methods are below
             if not isinstance(value, type) or value.__name__ not in found:
                 found[f"{module}.{name}"] = value
-    for kind in (fn.Sequential, ActivationFunction, Schedule):
+    classics = (neurons.McCullochPitts, gates.Circuit, neurons.Perceptron, neurons.LogisticNeuron)
+    for kind in (fn.Sequential, ActivationFunction, Schedule, *classics):
         name = kind.__name__
         for method, value in inspect.getmembers(kind, inspect.isfunction):
             wanted = method == "__call__" and name != "Sequential"
