@@ -3,12 +3,17 @@
 import os
 from pathlib import Path
 
+import numpy as np
+from numba import njit
+
 import fastnn as fn
+from fastnn import jit
 
 from ._networks import data, make
 
 _STATM = Path("/proc/self/statm")  # Linux: sizes of this process in pages, the second one resident
 _WARM, _CALLS = 1000, 2000  # the heap takes its final size within the first hundreds
+_INSIDE = 1000  # predictions in one call
 
 
 def _resident():
@@ -78,3 +83,29 @@ class Growth:
 
     def track_new_networks(self):
         return self.growth(lambda: self.fit(make("20-64-64-1"), fn.Adam()))
+
+
+@njit
+def _many(state, f, x, out):
+    for i in range(_INSIDE):
+        jit.predict(state, x[i % len(x)], out)
+        f(x[i % len(x)], out)
+
+
+class GrowthInside:
+    """Bytes that a million predictions inside compiled code leave behind, by either way: 0. Linux only."""
+
+    unit = "bytes"
+
+    def setup(self):
+        if not _STATM.exists():
+            raise NotImplementedError
+        net = make("20-64-64-1")
+        self.arguments = net.jit_state(), net.specialize(), data("20-64-64-1", 64)[0], np.empty(1, np.float32)
+        _many(*self.arguments)
+
+    def track_predictions(self):
+        before = _resident()
+        for _ in range(1_000_000 // _INSIDE):
+            _many(*self.arguments)
+        return _resident() - before
