@@ -1,6 +1,6 @@
 """One network as straight-line code: its sizes and weights are constants of the instructions.
 
-`steps_of` reads a plan and its parameters into a few kinds of steps; `write` emits them as vector IR. A dense layer
+`steps_of` reads a plan and its parameters into a few kinds of steps; `Writer` emits them as vector IR. A dense layer
 takes its weights as operands out of the code's own constants, in the order in which they are used; partial sums wait in
 registers, one block of columns after the other. A layer with few outputs is dot products along its inputs instead. What
 is not a product calls the bodies of the engine's natives, inlined, with every size known.
@@ -21,7 +21,7 @@ from fastnn.cpu import norm
 from fastnn.cpu.simd import I64, VECTOR_BYTES, Vectors, lanes
 from fastnn.plan import Plan
 
-# Sums that wait in registers at a time: enough to hide the latency of a multiply-add.
+# Sums that wait in registers at a time, a power of two: enough to hide the latency of a multiply-add.
 _SUMS = 8
 # Rows of a batch that share a load of the weights.
 BATCH_ROWS = 4
@@ -229,9 +229,7 @@ class Writer:
         weights = self.only_here(known)
         chains = max(1, _SUMS // (len(pieces) * self.rows))
         sums = [[[v.zero for v in vectors] for _ in range(self.rows)] for _ in range(chains)]
-        sums[0] = [
-            [v.load(self.at(weights, j)) for v, j in zip(vectors, starts, strict=True)] for _ in range(self.rows)
-        ]
+        sums[0] = [[v.load(self.at(known, j)) for v, j in zip(vectors, starts, strict=True)] for _ in range(self.rows)]
 
         def further(x_at: Any, w_at: Any, count: int, sums: Any) -> Any:
             """The sums after ``count`` more inputs."""
