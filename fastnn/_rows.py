@@ -45,6 +45,10 @@ IDENTITY, RELU, ELEMENTWISE, ROWWISE = range(4)
     WIDTH,
 ) = range(31)
 
+# Every plan's numbers begin with an (l1, l2) of zeros. An engine may point rows without a penalty there, and each batch
+# then writes its own l2.
+SHARED_PENALTY = 0
+
 # Bits of the forward and backward modes.
 TRAINING = 1  # batch statistics and dropout
 KEEP = 2  # store the slopes that a backward pass needs

@@ -120,7 +120,7 @@ class _Layout:
         self.shared = 0
         self.theta = 0
         self.running = 0
-        self.reals: list[float] = []
+        self.reals: list[float] = [0.0, 0.0]  # row.SHARED_PENALTY
         self.parameters: list[Entry] = []
         self.buffers: list[Entry] = []
 
@@ -225,7 +225,7 @@ def build(layers: Sequence[Layer], n_inputs: int, dtype: np.dtype) -> Plan:
         n_inputs=n_inputs,
         n_outputs=rows[-1].n_out,
         table=table,
-        reals=np.array(layout.reals or [0.0]),
+        reals=np.array(layout.reals),
         activations=tuple(each.activation for each in rows),
         parameters=tuple(layout.parameters),
         buffers=tuple(layout.buffers),

@@ -25,7 +25,7 @@ from fastnn.optimizers._base import bound
 _CHUNK_SECONDS = 0.05
 _FIRST_CHUNK = 64
 _MOST_STEPS = 1 << 16
-_IN_ORDER = np.empty(0, np.int64)
+IN_ORDER = np.empty(0, np.int64)  # the rows as they come
 
 
 class DivergenceError(ArithmeticError):
@@ -147,14 +147,14 @@ def fit(network: Sequential, X: Any, y: Any, *, optimizer: str | Optimizer, **op
     if not job.epochs:
         return history
     state = State(network, chosen, history, network._epochs)
-    _tell(job.callbacks, "on_train_begin", state)
+    tell(job.callbacks, "on_train_begin", state)
     try:
         if isinstance(chosen, LBFGS):
             _run_lbfgs(network, job, chosen, state)
         else:
             _run_epochs(network, job, chosen, state)
     finally:
-        _tell(job.callbacks, "on_train_end", state)
+        tell(job.callbacks, "on_train_end", state)
     history.stopped = state.stopping
     return history
 
@@ -195,7 +195,7 @@ def _check(
     on_divergence = _checks.choice("on_divergence", on_divergence, ("raise", "restore"))
     threads = team.most_threads(n_threads)
     named = _data.resolve_metrics("metrics", metrics)
-    listeners = _check_callbacks(callbacks)
+    listeners = check_callbacks(callbacks)
     x = _checks.matrix("X", X, network.dtype, n_columns=network.n_inputs)
     plan = network._lay_out(x.shape[1])
     check_trainable(plan)
@@ -232,7 +232,7 @@ def _check(
     return job, plan
 
 
-def _check_callbacks(callbacks: Any) -> list[Any]:
+def check_callbacks(callbacks: Any) -> list[Any]:
     methods = ("on_check", "on_train_begin", "on_epoch_end", "on_steps_end", "on_train_end")
     items = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
     for i, item in enumerate(items):
@@ -269,7 +269,7 @@ def _metric_names(job: _Job) -> list[str]:
     return names + [f"val_{name}" for name in names if job.validation is not None]
 
 
-def _tell(callbacks: list[Any], event: str, state: State) -> None:
+def tell(callbacks: list[Any], event: str, state: State) -> None:
     for callback in callbacks:
         method = getattr(callback, event, None)
         if method is not None:
@@ -278,18 +278,23 @@ def _tell(callbacks: list[Any], event: str, state: State) -> None:
             callback(state)
 
 
-class _Stepper:
-    """Walks the steps of an epoch in chunks of compiled calls, adapting their length to the time they take."""
+class Stepper:
+    """Walks the steps of an epoch in chunks of compiled calls, adapting their length to the time they take.
 
-    def __init__(self, training: Training, job: _Job, state: State, pace: team.Pace):
+    ``losses`` and ``weights``, (steps of an epoch,), are those of the last epoch's batches.
+    """
+
+    def __init__(
+        self, training: Training, state: State, pace: team.Pace, n_rows: int, batch_size: int, callbacks: list[Any]
+    ):
         self._training = training
         self._pace = pace
-        self._job = job
+        self._batch_size = batch_size
         self._state = state
         self._chunk = _FIRST_CHUNK
-        self._listeners = [c for c in job.callbacks if hasattr(c, "on_steps_end")]
-        self.steps_per_epoch = -(-job.objective.x.shape[0] // job.batch_size)
-        self._losses, self._weights = np.empty((2, self.steps_per_epoch))
+        self._listeners = [c for c in callbacks if hasattr(c, "on_steps_end")]
+        self.steps_per_epoch = -(-n_rows // batch_size)
+        self.losses, self.weights = np.empty((2, self.steps_per_epoch))
 
     def epoch(self, order: NDArray[np.int64]) -> float:
         """Run one epoch; returns its mean loss, not finite if training diverged."""
@@ -302,15 +307,15 @@ class _Stepper:
             n_steps = self._pace.limit(n_steps)
             begin = time.perf_counter()
             n_done, step_losses, step_weights = self._training.run(
-                order, done * self._job.batch_size, n_steps, network._steps, self._pace.threads
+                order, done * self._batch_size, n_steps, network._steps, self._pace.threads
             )
             seconds = time.perf_counter() - begin
             self._pace.saw(seconds, n_steps)
             network._steps += n_done
             if n_done < n_steps:
                 return float(step_losses[n_done])
-            self._weights[done : done + n_steps] = step_weights
-            self._losses[done : done + n_steps] = step_losses
+            self.weights[done : done + n_steps] = step_weights
+            self.losses[done : done + n_steps] = step_losses
             done += n_steps
             if n_steps == self._chunk:
                 self._chunk = int(
@@ -320,8 +325,8 @@ class _Stepper:
                 if network._steps % listener.every_steps == 0:
                     listener.on_steps_end(self._state)
         # One sum over the epoch: the length of the chunks, which follows the clock, leaves no trace in it.
-        total = self._weights.sum()
-        return float((self._losses * self._weights).sum() / total) if total else 0.0
+        total = self.weights.sum()
+        return float((self.losses * self.weights).sum() / total) if total else 0.0
 
 
 def _run_epochs(network: Sequential, job: _Job, optimizer: Optimizer, state: State) -> None:
@@ -329,12 +334,13 @@ def _run_epochs(network: Sequential, job: _Job, optimizer: Optimizer, state: Sta
     training = engine.training(job.objective, optimizer, job.batch_size, network._dropout_key)
     pace = engine.pace(job.batch_size, job.threads)
     try:
-        _walk_epochs(network, job, optimizer, state, _Stepper(training, job, state, pace))
+        stepper = Stepper(training, state, pace, job.objective.x.shape[0], job.batch_size, job.callbacks)
+        _walk_epochs(network, job, optimizer, state, stepper)
     finally:
         training.close()
 
 
-def _walk_epochs(network: Sequential, job: _Job, optimizer: Optimizer, state: State, stepper: _Stepper) -> None:
+def _walk_epochs(network: Sequential, job: _Job, optimizer: Optimizer, state: State, stepper: Stepper) -> None:
     n = job.objective.x.shape[0]
     kept = _keep(state, optimizer)
     hidden = None if job.progress is None else not job.progress
@@ -342,7 +348,7 @@ def _walk_epochs(network: Sequential, job: _Job, optimizer: Optimizer, state: St
     with tqdm(total=job.epochs, unit="epoch", disable=hidden, delay=delay, dynamic_ncols=True) as bar:
         for _ in range(job.epochs):
             begin = time.perf_counter()
-            order = network._shuffle_rng.permutation(n) if job.shuffle else _IN_ORDER
+            order = network._shuffle_rng.permutation(n) if job.shuffle else IN_ORDER
             loss = stepper.epoch(order)
             if not (np.isfinite(loss) and np.isfinite(network._theta).all()):
                 _diverged(state, optimizer, kept, loss, job.on_divergence)
@@ -376,7 +382,7 @@ def _end_epoch(network: Sequential, job: _Job, state: State, loss: float, begin:
     for name, values_so_far in history.metrics.items():
         values_so_far.append(state.results[name])
     history.seconds.append(time.perf_counter() - begin)
-    _tell(job.callbacks, "on_epoch_end", state)
+    tell(job.callbacks, "on_epoch_end", state)
 
 
 _Kept = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]

@@ -203,6 +203,7 @@ TABLE = {
         "rho": SHARE,
         "betas": BETAS,
         "amsgrad": FLAG,
+        "epsilon_hat": FLAG,
         "momentum_decay": AT_LEAST_0,
         "weight_decay": AT_LEAST_0,
         "clip_norm": ABOVE_0_OR_NONE,

@@ -80,6 +80,29 @@ def test_trajectory_is_that_of_pytorch(oracle, name, ours, theirs, their_options
     assert optimizer.steps == 100
 
 
+@pytest.mark.parametrize("amsgrad", [False, True])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_epsilon_hat_is_added_before_the_bias_is_corrected(dtype, amsgrad):
+    """``lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps)``, the end of section 2 of Kingma and Ba's paper."""
+    b1, b2, eps, rate = 0.8, 0.9, 1e-2, 0.05
+    rng = np.random.default_rng(1)
+    theta = rng.normal(size=21).astype(dtype)
+    expected = theta.astype(np.float64)
+    m, v, largest = np.zeros((3, 21))
+    optimizer = Adam(rate, betas=(b1, b2), eps=eps, amsgrad=amsgrad, epsilon_hat=True)
+    driver = Driver(optimizer, theta)
+    for t in range(1, 31):
+        grad = rng.normal(size=21).astype(dtype) * (rng.random(21) > 0.3) * 1e-2
+        driver.step(grad.astype(dtype))
+        m = b1 * m + (1 - b1) * grad
+        v = b2 * v + (1 - b2) * grad * grad
+        largest = np.maximum(v, largest)
+        root = np.sqrt(largest if amsgrad else v)
+        expected -= rate * np.sqrt(1 - b2**t) / (1 - b1**t) * m / (root + eps)
+    np.testing.assert_allclose(theta, expected, rtol=1e-5 if dtype == "float32" else 1e-12)
+    assert Adam(epsilon_hat=True).get_config()["epsilon_hat"] is True
+
+
 def test_lion_is_that_of_its_paper():
     rng = np.random.default_rng(2)
     theta = rng.normal(size=21)

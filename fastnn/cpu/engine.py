@@ -42,10 +42,15 @@ class Objective:
     y: np.ndarray  # (n, target columns)
     labels: bool
     weights: np.ndarray  # (n,) or (0,)
+    factor: float = 1.0  # of the loss
+    decay: float = 0.0  # decay / 2 * sum(W^2) / (total weight of a batch) is added, over dense layers without a penalty
 
     def batches(self, order: np.ndarray) -> steps.Batches:
         mode = row.SKIP_LAST if self.resolved.from_pre_activation else 0
-        return steps.Batches(self.x, self.y, self.weights, order, int(self.labels), mode)
+        real = self.x.dtype.type
+        return steps.Batches(
+            self.x, self.y, self.weights, order, int(self.labels), mode, real(self.factor), real(self.decay)
+        )
 
 
 def _aligned(size: int, dtype: np.dtype) -> np.ndarray:
@@ -166,9 +171,14 @@ class Engine:
         self._local.work = work
         return work
 
-    def _with_loss(self, work: steps.Work, resolved: Resolved) -> None:
-        work.natives[steps.LOSS] = resolved.native.entry(self.dtype)
-        work.loss_reals[:] = resolved.parameter_values
+    def _with_loss(self, work: steps.Work, objective: Objective) -> steps.Work:
+        work.natives[steps.LOSS] = objective.resolved.native.entry(self.dtype)
+        work.loss_reals[:] = objective.resolved.parameter_values
+        if not objective.decay:
+            return work
+        table = self._table.copy()
+        table[(table[:, row.KIND] == row.DENSE) & (table[:, row.PENALTY] < 0), row.PENALTY] = row.SHARED_PENALTY
+        return work._replace(plan=table, reals=self._reals.copy())
 
     def predict(self, x: np.ndarray, threads: int = 1) -> np.ndarray:
         """Values of the output layer, (n, n_outputs), by up to ``threads`` threads where that is faster."""
@@ -249,7 +259,7 @@ class Engine:
             # A question about the loss must not move the running statistics.
             work = work._replace(running=self._running.copy())
         work.natives[:] = self._natives
-        self._with_loss(work, objective.resolved)
+        work = self._with_loss(work, objective)
         work.weights[:] = 1
         dx = np.empty((n, self.plan.n_inputs) if want_dx else (1, 1), self.dtype)
         data = objective.batches(np.empty(0, np.int64))
@@ -303,7 +313,7 @@ class Engine:
         work = self._work(batch_size, objective.y.shape[1], self.plan.whole_batch, parts)
         # Addresses of its own: predictions between the epochs may use the same workspace.
         work = work._replace(natives=self._natives.copy(), loss_reals=work.loss_reals.copy())
-        self._with_loss(work, objective.resolved)
+        work = self._with_loss(work, objective)
         work.weights[:] = 1
         work.natives[steps.BEGIN] = optimizer.begin_native.entry(self.dtype)
         work.natives[steps.UPDATE] = optimizer.update_native.entry(self.dtype)

@@ -114,7 +114,8 @@ def feed_of(state):
     """The batch that lies in the state, in its order and without weights."""
     p, numbers = pointer(state.plan, 0), pointer(state.numbers, 0)
     x, y = shift(numbers, p[X]), shift(numbers, p[Y])
-    return Feed(x, p[N_IN], y, p[Y_COLS], p[LABELS], x, False, p, False)
+    T = type(x[0])
+    return Feed(x, p[N_IN], y, p[Y_COLS], p[LABELS], x, False, p, False, T(1), T(0))
 
 
 @scalar

@@ -73,6 +73,8 @@ class Batches(NamedTuple):
     order: Any  # int64 (n,) or (0,)
     labels: int  # 1: y holds class numbers
     mode: int  # SKIP_LAST where the loss starts from pre-activations, else 0
+    factor: Any  # T, multiplies the loss
+    decay: Any  # T: decay / 2 / (total weight of a batch) is the l2 of the rows whose penalty is SHARED_PENALTY
 
 
 class Optimization(NamedTuple):
@@ -122,6 +124,8 @@ class Feed(NamedTuple):
     weighted: Any
     order: Any
     ordered: Any
+    factor: Any
+    decay: Any
 
 
 class Update(NamedTuple):
@@ -150,7 +154,8 @@ def frame(work, team):
 def _feed(data):
     return Feed(
         pointer(data.x, 0), data.x.shape[1], pointer(data.y, 0), data.y.shape[1], data.labels,
-        pointer(data.weights, 0), data.weights.size > 0, pointer(data.order, 0), data.order.size > 0,
+        pointer(data.weights, 0), data.weights.size > 0, pointer(data.order, 0), data.order.size > 0, data.factor,
+        data.decay,
     )  # fmt: skip
 
 
@@ -247,7 +252,9 @@ def _batch(f, feed, start, count, mode, key, learn, want_dx, dx):
     """
     T = type(f.reals[0])
     total_weight = _total_weight(feed, start, count, T)
-    scale = T(1) / total_weight if total_weight != T(0) else T(0)
+    scale = feed.factor / total_weight if total_weight != T(0) else T(0)
+    if feed.decay != T(0) and f.part == 0:  # nobody reads it before the barrier
+        f.reals[row.SHARED_PENALTY + 1] = T(0.5) * feed.decay / total_weight if total_weight != T(0) else T(0)
     total, done = T(0), 0
     while True:
         rows = min(f.piece, count - done)
@@ -266,6 +273,16 @@ def _batch(f, feed, start, count, mode, key, learn, want_dx, dx):
         done += rows
 
 
+@kernel
+def _norms(w, n):
+    """Sum of |w| and sum of w^2; a kernel, whose sums may be reordered, so that they fill vectors."""
+    absolute, square = type(w[0])(0), type(w[0])(0)
+    for i in range(n):
+        absolute += abs(w[i])
+        square += w[i] * w[i]
+    return absolute, square
+
+
 @scalar
 def _penalty(f):
     """Sum of l1 |w| + l2 w^2 over the layers that ask for it."""
@@ -275,13 +292,8 @@ def _penalty(f):
         q = shift(f.plan, r * row.WIDTH)
         if q[row.PENALTY] < 0:
             continue
-        l1, l2 = f.reals[q[row.PENALTY]], f.reals[q[row.PENALTY] + 1]
-        w = shift(f.theta, q[row.W])
-        absolute, square = T(0), T(0)
-        for i in range(q[row.N_IN] * q[row.N_OUT]):
-            absolute += abs(w[i])
-            square += w[i] * w[i]
-        total += l1 * absolute + l2 * square
+        absolute, square = _norms(shift(f.theta, q[row.W]), q[row.N_IN] * q[row.N_OUT])
+        total += f.reals[q[row.PENALTY]] * absolute + f.reals[q[row.PENALTY] + 1] * square
     return total
 
 

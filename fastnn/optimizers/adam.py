@@ -54,6 +54,8 @@ def _begin_adam(scalars, hyper, lr):
     decay, decoupled, beta1, beta2, eps = hyper[0], hyper[1], hyper[2], hyper[3], hyper[4]
     power1, power2 = _adam_products(scalars, hyper)
     scale, rate = 1.0 / sqrt(1.0 - power2), lr / (1.0 - power1)
+    if hyper[5] != 0.0:  # epsilon hat
+        scale, rate = 1.0, rate / scale
     return decay, 1.0 - lr * decoupled, 1.0 - beta1, beta2, 1.0 - beta2, scale, eps, rate
 
 
@@ -64,7 +66,9 @@ _ADAM_AMSGRAD = make_rule("adam_amsgrad", _adam_amsgrad, _begin_adam, 3)
 class Adam(_Moments):
     """``theta -= lr * m' / (sqrt(v') + eps)`` with bias-corrected m' and v' (Kingma and Ba 2015, arXiv:1412.6980).
 
-    ``amsgrad`` divides by the largest v so far (Reddi et al. 2018).
+    ``amsgrad`` divides by the largest v so far (Reddi et al. 2018). With ``epsilon_hat``, ``eps`` is added before the
+    bias of v is corrected: ``theta -= lr * sqrt(1 - beta2^t) / (1 - beta1^t) * m / (sqrt(v) + eps)``, the form at the
+    end of section 2 of the paper.
 
     >>> Adam(0.01, betas=(0.9, 0.99)).betas
     (0.9, 0.99)
@@ -72,6 +76,7 @@ class Adam(_Moments):
 
     name = "adam"
     amsgrad: bool
+    epsilon_hat: bool
 
     def __init__(
         self,
@@ -80,6 +85,7 @@ class Adam(_Moments):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         amsgrad: bool = False,
+        epsilon_hat: bool = False,
         weight_decay: float = 0.0,
         clip_norm: float | None = None,
         clip_value: float | None = None,
@@ -88,12 +94,16 @@ class Adam(_Moments):
             betas=checked_betas(betas),
             eps=_checks.number("eps", eps, low=0.0),
             amsgrad=_checks.flag("amsgrad", amsgrad),
+            epsilon_hat=_checks.flag("epsilon_hat", epsilon_hat),
         )
         self._set_common(learning_rate, weight_decay, clip_norm, clip_value)
 
     @property
     def rule(self) -> Rule:
         return _ADAM_AMSGRAD if self.amsgrad else _ADAM
+
+    def _hyper(self) -> tuple[float, ...]:
+        return (*super()._hyper(), float(self.epsilon_hat))
 
 
 class AdamW(Adam):
