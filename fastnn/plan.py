@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -233,3 +234,66 @@ def build(layers: Sequence[Layer], n_inputs: int, dtype: np.dtype) -> Plan:
         shared_size=layout.shared,
         whole_batch=any(each.kind == row.BATCH_NORM for each in rows),
     )
+
+
+class RowPlaces(NamedTuple):
+    """Where a row finds its input and its shortcut, and where it writes: offsets among the values of one sample."""
+
+    input: int
+    skip: int  # of an ADD; else its input
+    output: int
+
+
+class SamplePlaces(NamedTuple):
+    """A layout for one sample in inference mode that keeps no value longer than it is needed."""
+
+    rows: tuple[RowPlaces, ...]
+    size: int
+
+
+def _lowest(width: int, taken: Sequence[tuple[int, int]]) -> int:
+    """Begin of the lowest free interval of ``width``."""
+    begin = 0
+    for low, high in sorted(taken):
+        if begin + width <= low:
+            break
+        begin = max(begin, high)
+    return begin
+
+
+def sample_places(plan: Plan) -> SamplePlaces:
+    """Lay out the values of one sample; the network's input is one of them, and begins at the first row's ``input``.
+
+    Dropout and splits pass their input on, other rows work in place where nobody else needs it, and a product writes to
+    the other end of the memory than it reads from: a plain network takes no more than its widest two neighbours.
+    """
+    table = plan.table.tolist()
+    value = {-1: -1}  # slot -> the slot whose value it holds
+    last: dict[int, int] = {}  # slot -> the last row that needs it
+    reads = []
+    for r, q in enumerate(table):
+        slots = [q[row.IN], q[row.SKIP]] if q[row.KIND] == row.ADD else [q[row.IN]]
+        reads.append([value[slot] for slot in slots])
+        identity = q[row.KIND] == row.ACTIVATION and q[row.ACT] == row.IDENTITY
+        passes = identity or q[row.KIND] in (row.DROPOUT, row.SPLIT)
+        value[q[row.OUT]] = reads[r][0] if passes else q[row.OUT]
+        last |= dict.fromkeys([*reads[r], value[q[row.OUT]]], r)
+
+    spans = {-1: (0, 0, plan.n_inputs)}  # slot -> end of the memory, and begin and end as distances from there
+    size = plan.n_inputs
+    for r, q in enumerate(table):
+        made = value[q[row.OUT]]
+        free = [slot for slot in reads[r] if last[slot] == r]
+        live = [span for slot, span in spans.items() if last[slot] >= r]
+        if made not in spans and free and q[row.KIND] != row.DENSE:
+            spans[made] = spans[free[0]]
+        elif made not in spans:
+            side = 1 - spans[reads[r][0]][0]
+            low = _lowest(q[row.N_OUT], [(low, high) for end, low, high in live if end == side])
+            spans[made] = (side, low, low + q[row.N_OUT])
+            live.append(spans[made])
+        heights = [max((high for end, _, high in live if end == side), default=0) for side in (0, 1)]
+        size = max(size, sum(heights))
+    begin = {slot: size - high if end else low for slot, (end, low, high) in spans.items()}
+    rows = zip(reads, (value[q[row.OUT]] for q in table), strict=True)
+    return SamplePlaces(tuple(RowPlaces(begin[read[0]], begin[read[-1]], begin[made]) for read, made in rows), size)

@@ -312,6 +312,9 @@ TABLE = {
         "network": [None, 3, "net", THING, fn.Dense(2)],
         "path": PATH,
     },
+    "cuda": {
+        "net": [None, 3, "net", THING, fn.Dense(2), Bad(fn.Sequential([fn.Dense(2)]), "number of inputs")],
+    },
     "network": {
         "layers": LAYERS,
         "n_inputs": COUNT_OR_NONE,

@@ -1,4 +1,7 @@
-"""Peer libraries as oracles: without them their tests skip visibly; with FASTNN_REQUIRE_ORACLES=1 they fail instead."""
+"""Peer libraries as oracles: without them their tests skip visibly; with FASTNN_REQUIRE_ORACLES=1 they fail instead.
+
+So do the tests marked ``cuda``, for the GPU's compiler.
+"""
 
 import os
 
@@ -29,9 +32,9 @@ def pytest_runtest_makereport(item, call):
     if not report.skipped or hasattr(report, "wasxfail"):
         return report
     reason = str(call.excinfo.value) if call.excinfo else ""
-    marked = item.get_closest_marker("oracle") is not None
+    marked = any(item.get_closest_marker(name) is not None for name in ("oracle", "cuda"))
     if marked and REQUIRED:
-        report.outcome, report.longrepr = "failed", f"an oracle is required here, but the test was skipped: {reason}"
+        report.outcome, report.longrepr = "failed", f"required here, but the test was skipped: {reason}"
     elif not marked and any(f"could not import '{name}" in reason for name in ORACLES):
         report.outcome, report.longrepr = "failed", f"needs pytest.mark.oracle: {reason}"
     return report

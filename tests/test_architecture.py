@@ -7,8 +7,8 @@ import fastnn
 
 PACKAGE = Path(fastnn.__file__).parent
 DOCUMENT = Path(__file__).parent.parent / "docs" / "architecture.md"
-LAZY = {("network", "training"), ("network", "io"), ("io", "network")}
-MAY_IMPORT_NUMBA = {"_jit", "_loops", "_math", "activations", "losses", "optimizers", "cpu", "jit", "_cli"}
+LAZY = {("network", "training"), ("network", "io"), ("io", "network"), ("cuda", "network")}
+MAY_IMPORT_NUMBA = {"_jit", "_loops", "_math", "activations", "losses", "optimizers", "cpu", "cuda", "jit", "_cli"}
 MOST_LINES = 450
 
 
@@ -88,6 +88,29 @@ def test_lazy_imports_that_reach_up_are_the_known_ones():
 def test_only_the_compiled_rooms_import_numba():
     top, lazy = edges()
     assert {room for room, name in top | lazy if name in ("numba", "llvmlite")} <= MAY_IMPORT_NUMBA
+
+
+def test_one_file_imports_the_gpu_s_target():
+    """So that another target takes one edit."""
+    found = {str(p.relative_to(PACKAGE)) for p in PACKAGE.rglob("*.py") if imports_target(ast.parse(p.read_text()))}
+    assert found == {"cuda/_jit.py"}
+
+
+def imports_target(tree):
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return any(name == "numba.cuda" or name.startswith(("numba.cuda.", "cuda.")) for name in names)
+
+
+def test_the_engines_do_not_know_each_other():
+    """Nor does anything import the GPU's when the package is imported: it is an extra."""
+    top, lazy = edges()
+    assert not {("cpu", "cuda"), ("cuda", "cpu")} & (top | lazy)
+    assert not {room for room, name in top if name == "cuda" and room != "cuda"}
 
 
 def test_files_read_in_one_go():

@@ -5,7 +5,7 @@ function and argument, or by module and argument. An argument without bad values
 `test_every_argument_has_bad_values`.
 """
 
-import importlib
+import importlib.util
 import inspect
 import re
 
@@ -41,6 +41,7 @@ MODULES = (
     "activations", "callbacks", "data", "gates", "initializers", "io", "losses", "metrics", "neurons", "optimizers",
     "schedules",
 )  # fmt: skip
+EXTRAS = ("cuda",) if importlib.util.find_spec("numba_cuda") else ()  # `test_cuda_is_walked` says where it is missing
 MADE_HERE = {  # types whose objects the library makes, and constants of the engine
     "activations.ActivationFunction",
     "activations.Definition",
@@ -80,7 +81,7 @@ def public():
     for name in fn.__all__:
         if name not in (*MODULES, "load") and not inspect.ismodule(getattr(fn, name)):
             found[name] = getattr(fn, name)
-    for module in MODULES:
+    for module in (*MODULES, *EXTRAS):
         imported = importlib.import_module(f"fastnn.{module}")
         for name in exported(imported):
             value = getattr(imported, name)
@@ -127,7 +128,7 @@ def bad_values(name, argument):
 
 def good_arguments(name, network):
     known = GOOD | GOOD_OF.get(name, {})
-    known |= {"v": np.ones(network.n_parameters), "network": network, "path": "no-folder/no-file"}
+    known |= {"v": np.ones(network.n_parameters), "network": network, "net": network, "path": "no-folder/no-file"}
     required = [p for p in arguments(PUBLIC[name]) if not p.startswith("*")]
     defaults = inspect.signature(PUBLIC[name]).parameters if required else {}
     given = [p for p in required if defaults[p].default is inspect.Parameter.empty or p in GOOD_OF.get(name, ())]
@@ -197,7 +198,8 @@ def test_every_argument_has_bad_values():
 
 def test_the_tables_hold_no_arguments_that_are_gone():
     known = {(home(name), argument) for name, argument in ALL}
-    gone = [f"{module}: {a}" for module, table in TABLE.items() for a in table if (module, a) not in known]
+    tables = {module: table for module, table in TABLE.items() if module != "cuda" or EXTRAS}
+    gone = [f"{module}: {a}" for module, table in tables.items() for a in table if (module, a) not in known]
     gone += [f"{name}({a})" for name, a in SPECIFIC if (name, a) not in ALL]
     assert not gone
 
@@ -246,9 +248,20 @@ def test_fit_builds_nothing_from_bad_values(argument):
 @pytest.mark.parametrize("name", [name for name in PUBLIC if "path" not in arguments(PUBLIC[name])])
 def test_good_arguments_are_taken(name):
     """Else the tests above might pass for another reason than the bad value."""
+    if name == "cuda.device_state":
+        from numba import cuda
+
+        if not cuda.is_available():
+            pytest.skip("needs a GPU or its simulator")
     network = trained()
     if name not in ("losses.from_functions", "activations.from_functions", "optimizers.from_rule"):  # they register
         called(name, network)(**good_arguments(name, network))
+
+
+@pytest.mark.cuda
+def test_cuda_is_walked():
+    pytest.importorskip("numba_cuda")
+    assert {"cuda.device_predict", "cuda.device_state"} <= set(PUBLIC)
 
 
 # -- what no table of arguments holds ----------------------------------------------------------------------------------

@@ -145,7 +145,8 @@ def test_import_is_fast():
 
 def test_import_needs_no_extra_and_no_scipy():
     code = (
-        "import sys, fastnn; heavy = {'sklearn', 'torch', 'matplotlib', 'pandas', 'scipy.optimize', 'onnx', 'h5py'};"
+        "import sys, fastnn; heavy = {'sklearn', 'torch', 'matplotlib', 'pandas', 'scipy.optimize', 'onnx', 'h5py',"
+        " 'numba.cuda', 'fastnn.cuda'};"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
     )
     assert run(code, "")[1].strip() == "[]"

@@ -14,9 +14,12 @@ README = Path(__file__).parents[1] / "README.md"
 
 
 def modules():
-    """Modules of the package that need nothing else, without the command line; `test_sklearn` looks after its own."""
+    """Modules of the package that need nothing else, without the command line.
+
+    `test_sklearn` and `cuda_in_simulator` look after their own.
+    """
     names = [each.name for each in pkgutil.walk_packages(fn.__path__, "fastnn.")]
-    left_out = ("fastnn._cli", "fastnn.sklearn", "fastnn.__main__")
+    left_out = ("fastnn._cli", "fastnn.cuda", "fastnn.sklearn", "fastnn.__main__")
     return ["fastnn", *(name for name in names if not name.startswith(left_out))]
 
 
