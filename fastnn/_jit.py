@@ -46,7 +46,7 @@ SCALAR_FASTMATH = {"nsz", "contract"}
 intrinsic: Any = _numba_intrinsic
 
 _PACKAGE = Path(__file__).parent
-_NO_KERNELS = {"_cli", "cuda", "io", "data", "sklearn", "gates.py", "__main__.py"}
+_NO_KERNELS = {"_cli", "cuda", "io", "data", "plots", "sklearn", "gates.py", "__main__.py"}
 _compiling_lock = threading.Lock()
 _announced = False
 

@@ -22,11 +22,11 @@ from fastnn.neurons import McCullochPitts, Perceptron, combinations
 
 __all__ = ["AND", "NAND", "NOR", "NOT", "OR", "XOR", "Circuit", "learn", "parity"]
 
-AND = McCullochPitts([1, 1], threshold=2)
-OR = McCullochPitts([1, 1], threshold=1)
-NAND = McCullochPitts([-1, -1], threshold=-1)
-NOR = McCullochPitts([-1, -1], threshold=0)
-NOT = McCullochPitts([-1], threshold=0)
+AND = McCullochPitts([1, 1], threshold=1.5)
+OR = McCullochPitts([1, 1], threshold=0.5)
+NAND = McCullochPitts([-1, -1], threshold=-1.5)
+NOR = McCullochPitts([-1, -1], threshold=-0.5)
+NOT = McCullochPitts([-1], threshold=-0.5)
 
 
 def _check_neuron(name: str, value: object) -> None:

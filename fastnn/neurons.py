@@ -251,7 +251,7 @@ class Perceptron:
 
     def to_sequential(self) -> Sequential:
         """This neuron as a network: one unit with the step activation."""
-        _check_fitted(self)
+        check_fitted(self)
         return _network(self.weights, self.bias, "step")
 
 
@@ -328,7 +328,7 @@ class LogisticNeuron:
 
     def probability(self, X: ArrayLike) -> NDArray[np.float64]:
         """The probability of class 1 for each row, (n,)."""
-        _check_fitted(self)
+        check_fitted(self)
         return self.network.predict(X)[:, 0]
 
     def predict(self, X: ArrayLike) -> NDArray[np.int64]:
@@ -353,13 +353,13 @@ def _binary_labels(y: ArrayLike, n: int) -> NDArray[np.float64]:
     return binary("y", _checks.vector("y", y, np.float64, length=n))
 
 
-def _check_fitted(neuron: Perceptron | LogisticNeuron) -> None:
+def check_fitted(neuron: Perceptron | LogisticNeuron) -> None:
     if not hasattr(neuron, "weights"):
         raise ValueError(f"this {type(neuron).__name__} has not been trained yet: call fit first")
 
 
 def _sums(neuron: Perceptron, X: ArrayLike) -> NDArray[np.float64]:
-    _check_fitted(neuron)
+    check_fitted(neuron)
     sums: NDArray[np.float64] = _checks.matrix("X", X, np.float64, n_columns=neuron.weights.size) @ neuron.weights
     return sums + neuron.bias
 

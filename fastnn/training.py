@@ -66,19 +66,10 @@ class History:
         return columns | self.metrics | {"seconds": self.seconds}
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the losses over the epochs; needs the extra ``plot``. Returns the matplotlib axes."""
-        if ax is None:
-            try:
-                import matplotlib.pyplot as plt
-            except ImportError as error:
-                raise ImportError("plot() needs matplotlib: pip install 'fastnn-numba[plot]'") from error
-            ax = plt.subplots(layout="constrained")[1]
-        ax.plot(self.epochs, self.loss, label="training")
-        if self.val_loss:
-            ax.plot(self.epochs, self.val_loss, label="validation")
-        ax.set(xlabel="epoch", ylabel="loss")
-        ax.legend()
-        return ax
+        """Draw the losses over the epochs, as `fastnn.plots.losses` does; returns the matplotlib axes."""
+        from fastnn import plots
+
+        return plots.losses(self, ax)
 
 
 @dataclass

@@ -189,6 +189,32 @@ TABLE = {
         "epochs": COUNT,
         "n": [*COUNT, 21],
     },
+    "plots": {
+        "activation": [*ACTIVATION, Bad("softmax", "element-wise")],
+        "ax": [3, "ax", THING, [1.0], True],
+        "axes": [3, "axes", THING, [], [None] * 4, [1, 2, 3, 4], {}],
+        "low": [*NUMBER, Bad(5.0, "below high"), 6],
+        "high": [*NUMBER, Bad(-5.0, "below high"), -6],
+        "gate": [
+            None, 3, "and", THING, [gates.AND], fn.Dense(2), Bad(gates.NOT, "2 inputs"),
+            Bad(gates.Circuit([gates.NOT], gates.NOT), "2 inputs"),
+        ],
+        "model": [
+            None, 3, "net", THING, fn.Dense(2), Bad(fn.Sequential([fn.Dense(3)], n_inputs=3), "2 inputs"),
+            Bad(gates.NOT, "2 inputs"),
+        ],
+        "history": [None, 3, "history", THING, {"loss": [1.0]}, [1.0]],
+        "net": [None, 3, "net", THING, fn.Dense(2), [fn.Dense(2)]],
+        "X": MATRIX,
+        "y": [
+            None, 3, *NO_VECTORS, LABELS[:-1], np.eye(3)[LABELS], Bad(changed(LABELS, 2, 3), "from 0 to 2, got 3"),
+            Bad(changed(LABELS, 2, -1), "got -1"), Bad(changed(LABELS, 2, 0.5), "got 0.5"),
+            Bad(changed(LABELS, 2, math.nan), "got nan"),
+        ],
+        "resolution": [*COUNT, 1],
+        "loss": [*LOSS, Bad("binary_cross_entropy", "does not fit the output activation softmax")],
+        "label": [3, True, THING, b"relu", ["relu"]],
+    },
     "data": {"n": COUNT, "turns": ABOVE_0, "noise": AT_LEAST_0, "seed": FROM_0},
     "optimizers": {
         "learning_rate": RATE,
@@ -394,6 +420,7 @@ SPECIFIC = {
     ("Sequential.evaluate", "loss"): [value for value in TABLE["network"]["loss"] if value is not None],
     **{(f"Sequential.{name}", "seed"): [None, *NOT_WHOLE, -1]
        for name in ("loss_and_gradients", "input_gradients", "hessian_vector_product")},
+    ("plots.gradient_norms", "y"): TARGETS,
     ("schedules.get", "value"): RATE,
     ("Rprop", "learning_rate"): [*AT_LEAST_0, Bad(fn.schedules.Constant(0.1), "number")],
     ("metrics.auc", "y_true"): [*TABLE["metrics"]["y_true"][:-3], np.ones((N, 3)), LABELS, -2 * np.ones(N)],
@@ -426,6 +453,7 @@ STATE = fn.Sequential(
 BINARY = np.array([[0, 1], [1, 1], [0, 0], [1, 0], [1, 1], [0, 1]])
 PERCEPTRON, LOGISTIC = neurons.Perceptron(), neurons.LogisticNeuron()
 PERCEPTRON.fit(X, LABELS % 2), LOGISTIC.fit(X, LABELS % 2)
+SOFTMAX = fn.Sequential([fn.Dense(3, "softmax")], n_inputs=2)
 GOOD_OF = {
     **{f"{name}.predict": {"X": BINARY} for name in ("McCullochPitts", "Circuit")},
     **{f"{name}.fit": {"X": X, "y": LABELS % 2} for name in ("Perceptron", "LogisticNeuron")},
@@ -433,6 +461,10 @@ GOOD_OF = {
     "gates.Circuit": {"hidden": [gates.OR, gates.NAND], "output": gates.AND},
     "gates.learn": {"gate": gates.AND},
     "gates.parity": {"n": 3},
+    "plots.gate": {"gate": gates.AND},
+    "plots.decision_regions": {"model": SOFTMAX},
+    "plots.losses": {"history": fn.History([1, 2], [0.5, 0.25])},
+    **{f"plots.{name}": {"net": SOFTMAX} for name in ("network", "gradient_norms")},
     "losses.from_functions": {"value": lambda o, y: (o - y) ** 2},
     "activations.from_functions": {"value": short},
     "schedules.Constant": {"value": 0.1},

@@ -1,14 +1,26 @@
 """Peer libraries as oracles: without them their tests skip visibly; with FASTNN_REQUIRE_ORACLES=1 they fail instead.
 
-So do the tests marked ``cuda``, for the GPU's compiler.
+So do the tests marked ``cuda``, for the GPU's compiler. Pictures are drawn without a window, and no figure outlives its
+test.
 """
 
 import os
 
+import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 
 ORACLES = ("torch", "sklearn")
 REQUIRED = os.environ.get("FASTNN_REQUIRE_ORACLES") == "1"
+
+
+matplotlib.use("agg")
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
 
 
 @pytest.fixture

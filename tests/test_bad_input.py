@@ -39,7 +39,7 @@ from fastnn.schedules import Schedule
 
 MODULES = (
     "activations", "callbacks", "data", "gates", "initializers", "io", "losses", "metrics", "neurons", "optimizers",
-    "schedules",
+    "plots", "schedules",
 )  # fmt: skip
 EXTRAS = ("cuda",) if importlib.util.find_spec("numba_cuda") else ()  # `test_cuda_is_walked` says where it is missing
 MADE_HERE = {  # types whose objects the library makes, and constants of the engine

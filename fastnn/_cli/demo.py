@@ -163,8 +163,6 @@ def _plot(result: Result, path: Path) -> None:
     top, bottom = parts
     curves, matrix = top.subplots(1, 2)
     result.history.plot(curves)
-    for line in curves.lines:
-        line.set_marker(".")  # a single epoch is a point
     curves.legend(["training images", "held-out images"])
     curves.set(yscale="log", ylabel="cross-entropy", title="loss")
     _plot_confusion(matrix, fn.metrics.confusion_matrix(result.digits.y, result.scores))
