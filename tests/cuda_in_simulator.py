@@ -2,6 +2,8 @@
 
 import doctest
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -192,6 +194,18 @@ def test_helpers_closures_and_inner_functions_are_translated():
     assert scalars.compiled(outer) is scalars.compiled(outer)
     assert scalars.compiled(helper) is inside["helper"]
     assert copy(np.float32(0)) == 7
+
+
+def test_readme_s_kernel():
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```py\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (example,) = (block for block in blocks if "fastnn.cuda" in block)
+    net = fn.Sequential([fn.Dense(8, "tanh"), fn.Dense(2)], n_inputs=2, seed=0)
+    names = {"motion": net}
+    exec(compile(example, "README.md", "exec"), names)
+    points, change = np.ones((3, 2), np.float32), np.zeros((3, 2), np.float32)
+    names["move"][1, 4](device_state(net), points, change)
+    np.testing.assert_allclose(change, net.predict(points), **TOLERANCES["float32"])
 
 
 @pytest.mark.parametrize("module", [sample, scalars])
