@@ -54,10 +54,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     classes_ : ndarray of shape (n_classes,) or list of them
     <attributes>
 
-    Notes ----- The cross-entropy is computed from the pre-activations. scikit-learn cuts probabilities off at the
-    machine epsilon, so losses, and the line searches of L-BFGS, differ where outputs are that sure of themselves. With
-    ``warm_start`` and early stopping, the best weights are those of all fits; scikit-learn overwrites them when a later
-    fit finds no better ones.
+    Notes
+    -----
+    The cross-entropy is computed from the pre-activations. scikit-learn cuts probabilities off at the machine epsilon,
+    so losses, and the line searches of L-BFGS, differ where outputs are that sure of themselves. With ``warm_start``
+    and early stopping, the best weights are those of all fits; scikit-learn overwrites them when a later fit finds no
+    better ones.
 
     Computation is in the dtype of the X of the first fit, float32 or else float64. Sparse X is made dense, in a
     prediction some rows at a time. Where the loss turns NaN or infinite, training ends at once: with an error, or with

@@ -41,10 +41,12 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     ----------
     <attributes>
 
-    Notes ----- With several outputs, scikit-learn reports (and hands to L-BFGS) a mean over the outputs, but descends
-    along the gradient of their sum (its issues #8349 and #34830). Here the loss is the sum, in both places:
-    coefficients of "sgd" and "adam" are the same, the squared error in ``loss_curve_`` is scikit-learn's times the
-    number of outputs, and ``tol`` is compared with that.
+    Notes
+    -----
+    With several outputs, scikit-learn reports (and hands to L-BFGS) a mean over the outputs, but descends along the
+    gradient of their sum (its issues #8349 and #34830). Here the loss is the sum, in both places: coefficients of "sgd"
+    and "adam" are the same, the squared error in ``loss_curve_`` is scikit-learn's times the number of outputs, and
+    ``tol`` is compared with that.
 
     With ``warm_start`` and early stopping, the best weights are those of all fits; scikit-learn overwrites them when a
     later fit finds no better ones.
