@@ -136,7 +136,7 @@ def test_info_about_the_gpu(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", no_driver)
     assert info.gpu().startswith("none: there is no NVIDIA driver")
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver())
-    assert info.gpu() == "NVIDIA X and 1 more, not used: this version computes on the CPU"
+    assert info.gpu() == "NVIDIA X and 1 more, for `fastnn.cuda` alone: networks train on the CPU"
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver(error=100))
     assert info.gpu() == "none: the NVIDIA driver answers cuInit with error 100"
 

@@ -91,4 +91,4 @@ def gpu() -> str:
         if status:
             return f"none: the NVIDIA driver answers {call.__name__} with error {status}"
     more = f" and {count.value - 1} more" if count.value > 1 else ""
-    return f"{name.value.decode()}{more}, not used: this version computes on the CPU"
+    return f"{name.value.decode()}{more}, for `fastnn.cuda` alone: networks train on the CPU"

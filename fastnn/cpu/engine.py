@@ -23,7 +23,6 @@ from fastnn.plan import Plan
 # A piece of a batch and its gradients should stay in the second-level cache beside the weights.
 _PIECE_BYTES = 256 * 1024
 _LEAST_ROWS, _MOST_ROWS = 128, 512
-_ALIGNMENT = 64
 # Weights whose gradient is computed before they are updated: what stays in the first-level cache.
 _UPDATE_SIZE = 4096
 # Up to so many rows, a prediction takes less time than the calls around it.
@@ -51,14 +50,6 @@ class Objective:
         return steps.Batches(
             self.x, self.y, self.weights, order, int(self.labels), mode, real(self.factor), real(self.decay)
         )
-
-
-def _aligned(size: int, dtype: np.dtype) -> np.ndarray:
-    """Zeros that begin on a cache line; never empty, so that a pointer to the first element exists."""
-    spare = _ALIGNMENT // dtype.itemsize
-    block = np.zeros(max(size, 1) + spare, dtype)
-    skip = (-block.ctypes.data % _ALIGNMENT) // dtype.itemsize
-    return block[skip : skip + max(size, 1)]
 
 
 class Engine:
@@ -158,12 +149,12 @@ class Engine:
             natives=self._natives.copy(),
             reals=self._reals,
             theta=self._theta,
-            gradient=_aligned(plan.n_parameters, dtype),
+            gradient=state.aligned(plan.n_parameters, dtype),
             running=self._running,
-            space=_aligned(plan.space_width * piece, dtype),
-            shared=_aligned(plan.shared_size, dtype),
-            x=_aligned(plan.n_inputs * piece, dtype),
-            y=_aligned(y_columns * piece, dtype),
+            space=state.aligned(plan.space_width * piece, dtype),
+            shared=state.aligned(plan.shared_size, dtype),
+            x=state.aligned(plan.n_inputs * piece, dtype),
+            y=state.aligned(y_columns * piece, dtype),
             weights=np.ones(piece, dtype),
             row_losses=np.zeros(piece, dtype),
             loss_reals=np.zeros(4, dtype),

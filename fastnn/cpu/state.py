@@ -47,13 +47,12 @@ PREDICTS, DIFFERENTIATES, TRAINS = range(3)
 _ALIGNMENT = 64
 
 
-def aligned(array: np.ndarray) -> np.ndarray:
-    """A copy that begins on a cache line."""
-    block = np.empty(array.size + _ALIGNMENT // array.itemsize, array.dtype)
-    skip = (-block.ctypes.data % _ALIGNMENT) // array.itemsize
-    made = block[skip : skip + array.size]
-    made[:] = array
-    return made
+def aligned(size: int, dtype: np.dtype) -> np.ndarray:
+    """Zeros that begin on a cache line; never empty, so that a pointer to the first element exists."""
+    size = max(size, 1)
+    block = np.zeros(size + _ALIGNMENT // dtype.itemsize, dtype)
+    skip = (-block.ctypes.data % _ALIGNMENT) // dtype.itemsize
+    return block[skip : skip + size]
 
 
 def pack(work: steps.Work, batch: int, n_inputs: int, n_outputs: int, parts: dict[int, np.ndarray]) -> JitState:
@@ -84,10 +83,10 @@ def pack(work: steps.Work, batch: int, n_inputs: int, n_outputs: int, parts: dic
     for position, array in arrays.items():
         plan[position] = size
         size += -(-array.size // lanes) * lanes
-    numbers = np.zeros(size, work.theta.dtype)
+    numbers = aligned(size, work.theta.dtype)
     for position, array in arrays.items():
         numbers[plan[position] : plan[position] + array.size] = array.ravel()
-    return JitState(aligned(numbers), plan, np.zeros(N_DOUBLES))
+    return JitState(numbers, plan, np.zeros(N_DOUBLES))
 
 
 def part(state: JitState, position: int, size: int) -> np.ndarray:
