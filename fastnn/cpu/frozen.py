@@ -25,8 +25,10 @@ from fastnn.plan import Plan
 _SUMS = 8
 # Rows of a batch that share a load of the weights.
 BATCH_ROWS = 4
-# Vector instructions of a layer beyond which a loop takes their place; code should fit into the instruction cache.
+# Multiply-adds of a block of columns, and of a network, beyond which loops take their place: code should fit into the
+# instruction cache, and compilation takes longer than in proportion.
 _STRAIGHT = 1024
+_STRAIGHT_IN_ALL = 2048
 _UNROLLED = 8
 # The first vectors of weights may stay in registers from one call to the next, in the loop that a small network is
 # inlined into. LLVM would load all of them before that loop, and spill them at once.
@@ -149,7 +151,7 @@ class Writer:
         self.itemsize = self.real.bitwidth // 8
         self.dtype = np.float32 if self.itemsize == 4 else np.float64
         self.v = Vectors(builder, self.real)
-        self.resident = _RESIDENT
+        self.resident, self.straight = _RESIDENT, _STRAIGHT_IN_ALL
         self.block = _SUMS if rows == 1 else BATCH_ROWS  # most vectors of columns at a time
 
     def constants(self, array: np.ndarray) -> Any:
@@ -243,8 +245,10 @@ class Writer:
                         of_row[j] = v.fma(v.splat(value), factor, of_row[j])
             return sums
 
-        looped = 0
-        if n_in * len(pieces) * self.rows > _STRAIGHT:
+        looped, cost = 0, n_in * len(pieces) * self.rows
+        if cost <= min(_STRAIGHT, self.straight):
+            self.straight -= cost
+        else:
             looped = n_in // _UNROLLED * _UNROLLED
             sums = loop(builder, looped // _UNROLLED, sums, lambda turn, sums: further(
                 builder.gep(x.at, [builder.mul(turn, ir.Constant(I64, _UNROLLED))]),

@@ -143,7 +143,7 @@ def decision_regions(
     resolution = _checks.integer("resolution", resolution, low=2)
     ax = new(ax, 5.5, 4.6)
     present = np.unique(labels).astype(int)
-    _frame(ax, x, n_entries=len(present) + 1 + _gives_probabilities(network))
+    _frame(ax, x, n_entries=len(present) + 2)  # the same for all models of these samples, to compare them
     across, up, scores = _paint(ax, network, resolution)
     entries = {}
     for c in present:
