@@ -78,7 +78,7 @@ class Specialized:
     params = (
         (
             "8-8 linear", "16-16 linear", "32-32 linear", "64-64 linear", "20-64-64-1 tanh", "20-64-64-1 relu",
-            "4-32-16-4 tanh",
+            "4-32-16-4 tanh", "20-64-64-64-64-64-64-64-64-1 relu",
         ),
     )  # fmt: skip
     param_names = ("network",)

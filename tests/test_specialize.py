@@ -134,6 +134,12 @@ def test_wide_layers_are_loops(batch):
                                rtol=1e-4, atol=1e-5)  # fmt: skip
 
 
+def test_deep_networks_are_straight_code_first_and_loops_then():
+    net = fn.Sequential([fn.Dense(48, "relu")] * 20, n_inputs=6, seed=0)
+    x = X[:1].astype("float32")
+    np.testing.assert_allclose(net.specialize()(x[0]), net.predict(x)[0], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("n", [16, 40, 150])
 @pytest.mark.parametrize("depth", [1, 2])
 def test_the_result_may_take_the_place_of_the_input(n, depth):
