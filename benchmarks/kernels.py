@@ -13,8 +13,8 @@ import numpy as np
 import fastnn as fn
 from fastnn._cli.bench.peak import Peak
 from fastnn._rows import CLAMP, GATE
-from fastnn.cpu.engine import _aligned
 from fastnn.cpu.gemm import gemm
+from fastnn.cpu.state import aligned
 
 from . import _loops
 
@@ -77,7 +77,7 @@ def update_bytes(n, n_slots, itemsize):
 
 def _normal(dtype, *shape):
     """Normal numbers that begin on a cache line, as the engine's workspaces do."""
-    out = _aligned(int(np.prod(shape)), np.dtype(dtype))
+    out = aligned(int(np.prod(shape)), np.dtype(dtype))
     out[:] = np.random.default_rng(0).standard_normal(out.size)
     return out
 
@@ -98,7 +98,7 @@ def update_seconds(optimizer, n, dtype):
     """Seconds of one update of n parameters."""
     kind, optimizer = np.dtype(dtype), optimizer.copy()
     theta, grad = _normal(dtype, n), _normal(dtype, n)
-    slots = _aligned(optimizer.n_slots * n, kind)
+    slots = aligned(optimizer.n_slots * n, kind)
     slots[: optimizer.n_slots * n] = optimizer.initial_slots(n, kind).ravel()
     scalars, rate = optimizer.bind(n, kind).scalars, optimizer.learning_rates(0, 1)[0]
     begin, update = (native.entry(kind) for native in (optimizer.begin_native, optimizer.update_native))
@@ -111,7 +111,7 @@ def update_seconds(optimizer, n, dtype):
 @cache
 def copy_gigabytes(size):
     """GB/s, read and written, of copies between two halves of so many bytes."""
-    a, b = (_aligned(size // 16, np.dtype("float64")) for _ in range(2))
+    a, b = (aligned(size // 16, np.dtype("float64")) for _ in range(2))
     return (a.nbytes + b.nbytes) / _loops.seconds(_loops.copies, a, b) / 1e9
 
 
