@@ -366,10 +366,12 @@ class Writer:
             if x is not out:
                 self.each(n, out, lambda v, i, j, mask: at(x, i, j, v, mask))
             integer = types.int64
+            # Hidden, and with it where the loop begins: merged with the product before, it takes a third longer (tanh).
+            parameters = self.only_here(self.constants(np.array(step.parameters)))
             self.call(
                 step.body,
                 (self.pointer, self.pointer, integer, integer, integer, self.pointer),
-                (out.at, out.at, rows, n, out.ld, self.constants(np.array(step.parameters))),
+                (out.at, out.at, rows, n, out.ld, parameters),
             )
 
 
