@@ -202,10 +202,18 @@ def weights(name: str, value: Any, dtype: DTypeLike, length: int) -> np.ndarray:
     checked = vector(name, value, dtype, length=length)
     if checked.min() < 0:
         where = int(checked.argmin())
-        raise ValueError(f"{name} must not be negative, got {checked[where]:g} at position {where}")
+        raise ValueError(negative_weight(name, checked[where], where))
     if not checked.any():
-        raise ValueError(f"{name} must not be zero everywhere, got {length} zeros")
+        raise ValueError(zero_weights(name, length))
     return checked
+
+
+def negative_weight(name: str, value: float, position: int) -> str:
+    return f"{name} must not be negative, got {value:g} at position {position}"
+
+
+def zero_weights(name: str, length: int) -> str:
+    return f"{name} must not be zero everywhere, got {length} zeros"
 
 
 def real_array(name: str, value: Any) -> np.ndarray:
@@ -245,7 +253,12 @@ def check_finite(name: str, array: np.ndarray) -> None:
     bad = np.argwhere(~np.isfinite(array))
     if len(bad):
         where = tuple(bad[0])
-        raise ValueError(f"{name} must hold finite numbers, got {array[where]} at position {_position(where)}")
+        raise ValueError(not_finite(name, array[where], where))
+
+
+def not_finite(name: str, value: Any, position: tuple[int, ...]) -> str:
+    """What to say of an element that is NaN or infinite."""
+    return f"{name} must hold finite numbers, got {value} at position {_position(position)}"
 
 
 def cast(name: str, array: np.ndarray, dtype: DTypeLike, *, finite: bool) -> np.ndarray:
@@ -260,11 +273,36 @@ def cast(name: str, array: np.ndarray, dtype: DTypeLike, *, finite: bool) -> np.
         bad = np.argwhere(~np.isfinite(out))
         if len(bad):
             where = tuple(bad[0])
-            raise ValueError(
-                f"{name} must hold finite numbers, got {array[where]} at position {_position(where)}, "
-                f"too large for {dtype}"
-            )
+            raise ValueError(too_large(name, array[where], where, dtype))
     return out
+
+
+def too_large(name: str, value: Any, position: tuple[int, ...], dtype: DTypeLike) -> str:
+    """What to say of a finite element that becomes infinite in ``dtype``."""
+    return f"{not_finite(name, value, position)}, too large for {dtype}"
+
+
+def matrix_shape(name: str, shape: tuple[int, ...], n_columns: int | None = None) -> None:
+    """Refuse what has not the shape (n_samples, n_columns), or is empty."""
+    if len(shape) != 2:
+        hint = ""
+        if len(shape) == 1:
+            hint = f": use {name}.reshape(-1, 1) for one column or {name}.reshape(1, -1) for one sample"
+        raise ValueError(f"{name} must have 2 dimensions (samples, columns), got shape {shape}{hint}")
+    if 0 in shape:
+        raise ValueError(f"{name} must not be empty, got shape {shape}")
+    if n_columns is not None and shape[1] != n_columns:
+        raise ValueError(f"{name} must have {n_columns} column{'s' * (n_columns != 1)}, got shape {shape}")
+
+
+def vector_shape(name: str, shape: tuple[int, ...], length: int | None = None) -> None:
+    """Refuse what has not the shape (length,), or is empty."""
+    if len(shape) != 1:
+        raise ValueError(f"{name} must have 1 dimension, got shape {shape}")
+    if length is not None and shape[0] != length:
+        raise ValueError(f"{name} must have length {length}, got {shape[0]}")
+    if shape[0] == 0:
+        raise ValueError(f"{name} must not be empty")
 
 
 def matrix(name: str, value: Any, dtype: DTypeLike, *, n_columns: int | None = None, finite: bool = True) -> np.ndarray:
@@ -292,15 +330,7 @@ def matrix(name: str, value: Any, dtype: DTypeLike, *, n_columns: int | None = N
            [3., 4.]], dtype=float32)
     """
     array = real_array(name, value)
-    if array.ndim != 2:
-        hint = ""
-        if array.ndim == 1:
-            hint = f": use {name}.reshape(-1, 1) for one column or {name}.reshape(1, -1) for one sample"
-        raise ValueError(f"{name} must have 2 dimensions (samples, columns), got shape {array.shape}{hint}")
-    if 0 in array.shape:
-        raise ValueError(f"{name} must not be empty, got shape {array.shape}")
-    if n_columns is not None and array.shape[1] != n_columns:
-        raise ValueError(f"{name} must have {n_columns} column{'s' * (n_columns != 1)}, got shape {array.shape}")
+    matrix_shape(name, array.shape, n_columns)
     return cast(name, array, dtype, finite=finite)
 
 
@@ -311,10 +341,5 @@ def vector(name: str, value: Any, dtype: DTypeLike, *, length: int | None = None
     array([1., 2.])
     """
     array = real_array(name, value)
-    if array.ndim != 1:
-        raise ValueError(f"{name} must have 1 dimension, got shape {array.shape}")
-    if length is not None and array.shape[0] != length:
-        raise ValueError(f"{name} must have length {length}, got {array.shape[0]}")
-    if array.shape[0] == 0:
-        raise ValueError(f"{name} must not be empty")
+    vector_shape(name, array.shape, length)
     return cast(name, array, dtype, finite=finite)

@@ -21,7 +21,7 @@ def jit_state(network: Model, optimizer: str | Optimizer | None, loss: str | Los
         raise ValueError("optimizer and loss must be given together, got only one of them")
     batch_size, laid_out = _checks.integer("batch_size", batch_size, low=1), network._built()
     if optimizer is None or loss is None:
-        return network._ready().jit_state(batch_size, laid_out.untrainable is None, None, None)
+        return network._on_cpu().jit_state(batch_size, laid_out.untrainable is None, None, None)
     chosen = optimizers.get(optimizer)
     if chosen.full_batch:
         raise ValueError(f"optimizer must be one that takes single steps, got {type(chosen).__name__}")
@@ -32,7 +32,7 @@ def jit_state(network: Model, optimizer: str | Optimizer | None, loss: str | Los
     resolved = chosen_loss.resolve(laid_out.output_activation, laid_out.n_outputs)
     copied = chosen.copy()
     bound(copied, laid_out.n_parameters, network.dtype)
-    made = network._ready().jit_state(batch_size, True, resolved, copied)
+    made = network._on_cpu().jit_state(batch_size, True, resolved, copied)
     made.plan[state.CLASSES] = isinstance(chosen_loss, (losses.CrossEntropy, losses.KLDivergence))
     made.plan[state.STEP] = network._steps
     made.plan[state.KEY] = np.uint64(network._dropout_key).view(np.int64)
@@ -51,6 +51,7 @@ def load_jit_state(network: Model, jit_state: JitState, optimizer: Optimizer | N
         _load_optimizer(network, jit_state, optimizer)
     network._theta[:] = state.part(jit_state, state.THETA, network._theta.size)
     network._running[:] = state.part(jit_state, state.RUNNING, network._running.size)
+    network._push()
     network._steps = int(plan_of[state.STEP]) if plan_of[state.ABILITY] == state.TRAINS else network._steps
 
 
@@ -69,6 +70,7 @@ def _load_optimizer(network: Model, jit_state: JitState, optimizer: Optimizer) -
 def _steps_and_sizes(network: Model, dtype: DTypeLike | None) -> tuple[list[frozen.Step], int, int, np.dtype[Any]]:
     laid_out = network._built()
     checked = network.dtype if dtype is None else check_dtype(dtype)
+    network._pull()
     steps = frozen.steps_of(laid_out, network._theta, network._running)
     return steps, laid_out.n_inputs, laid_out.n_outputs, checked
 

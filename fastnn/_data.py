@@ -6,25 +6,89 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from fastnn import _checks, metrics
-from fastnn.cpu.engine import Objective
+from fastnn._objective import Objective
 from fastnn.losses import Loss
 from fastnn.plan import Plan
 
 Metric = Callable[..., float]
 
 
-def check_targets(x: NDArray[Any], y: Any, x_name: str = "X", y_name: str = "y") -> NDArray[Any]:
-    """Targets as an array of their own dtype: finite, one or two dimensions, as many rows as X."""
-    array = _checks.real_array(y_name, y)
-    if array.ndim not in (1, 2):
-        raise ValueError(f"{y_name} must have shape (n,) or (n, outputs), got {array.shape}")
-    if array.shape[0] != x.shape[0]:
-        raise ValueError(f"{y_name} must have as many rows as {x_name}, which has {x.shape[0]}; got {array.shape[0]}")
-    _checks.check_finite(y_name, array)
-    return array
+def _on_device(array: Any) -> bool:
+    """Whether an array lies on a GPU."""
+    return hasattr(array, "copy_to_host")
+
+
+def on_host(array: Any) -> NDArray[Any]:
+    """A NumPy array, copied from the GPU where the array lies there."""
+    copied: NDArray[Any] = array.copy_to_host() if _on_device(array) else array
+    return copied
+
+
+def returned(found: Any, X: Any) -> Any:
+    """What was computed for X, where X came from."""
+    if not _on_device(found):
+        return found
+    from fastnn.cuda import arrays
+
+    return arrays.same_kind(found, X)
+
+
+def check_inputs(name: str, X: Any, dtype: np.dtype[Any], n_columns: int | None, device: str) -> Any:
+    """X, (n, n_inputs), finite and of this dtype, where the network computes."""
+    if device == "cpu":
+        return unlocked(_checks.matrix(name, X, dtype, n_columns=n_columns))
+    from fastnn.cuda import arrays
+
+    return arrays.matrix(name, X, dtype, n_columns)
+
+
+def check_rows(
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    dtype: np.dtype[Any],
+    n_columns: int | None,
+    device: str,
+    names: tuple[str, str, str] = ("X", "y", "sample_weight"),
+) -> tuple[Any, Any, Any]:
+    """Inputs, targets and weights of some rows, checked against each other.
+
+    X and weights come back in this dtype where the network computes, weights empty where there are none. Targets come
+    back as an array of their own dtype, finite and of one or two dimensions; those that lie on the GPU of a network
+    there stay there, and are looked at when the loss lays them out.
+    """
+    x = check_inputs(names[0], X, dtype, n_columns, device)
+    weights = _check_weights(names[2], sample_weight, dtype, x.shape[0], device)
+    if device == "cpu":
+        return x, _same_rows(names, x, _checks.real_array(names[1], y)), weights
+    from fastnn.cuda import arrays
+
+    targets = arrays.as_device(names[1], y) if arrays.on_device(y) else _checks.real_array(names[1], y)
+    return x, _same_rows(names, x, targets), weights
+
+
+def _same_rows(names: tuple[str, ...], x: Any, y: Any) -> Any:
+    if y.ndim not in (1, 2):
+        raise ValueError(f"{names[1]} must have shape (n,) or (n, outputs), got {y.shape}")
+    if y.shape[0] != x.shape[0]:
+        raise ValueError(f"{names[1]} must have as many rows as {names[0]}, which has {x.shape[0]}; got {y.shape[0]}")
+    if not _on_device(y):
+        _checks.check_finite(names[1], y)
+    return y
+
+
+def _check_weights(name: str, weights: Any, dtype: np.dtype[Any], n: int, device: str) -> Any:
+    """Non-negative finite weights, not all zero; an empty array stands for none."""
+    if weights is None:
+        return np.empty(0, dtype)
+    if device == "cpu":
+        return unlocked(_checks.weights(name, weights, dtype, n))
+    from fastnn.cuda import arrays
+
+    return arrays.vector(name, weights, dtype, n)
 
 
 class _Alias:
@@ -40,20 +104,16 @@ def unlocked(array: NDArray[Any]) -> NDArray[Any]:
     return array if array.flags.writeable else np.asarray(_Alias(array))
 
 
-def check_weights(weights: ArrayLike | None, n: int, dtype: np.dtype[Any], name: str = "sample_weight") -> NDArray[Any]:
-    """Non-negative finite weights, not all zero; an empty array stands for none."""
-    if weights is None:
-        return np.empty(0, dtype)
-    return _checks.weights(name, weights, dtype, n)
-
-
-def make_objective(
-    laid_out: Plan, loss: Loss, x: NDArray[Any], y: Any, weights: NDArray[Any], name: str = "y"
-) -> Objective:
+def make_objective(laid_out: Plan, loss: Loss, x: Any, y: Any, weights: Any, name: str = "y") -> Objective:
     """A loss over checked data, for this network's outputs."""
     resolved = loss.resolve(laid_out.output_activation, laid_out.n_outputs)
-    targets, labels = loss.prepare_targets(y, laid_out.n_outputs, x.dtype, name=name)
-    return Objective(resolved, unlocked(x), unlocked(targets), labels, unlocked(weights))
+    if not _on_device(x):
+        targets, labels = loss.prepare_targets(y, laid_out.n_outputs, x.dtype, name=name)
+        return Objective(resolved, unlocked(x), unlocked(targets), labels, unlocked(weights))
+    from fastnn.cuda import targets as on_device
+
+    targets, labels = on_device.prepare(loss, y, laid_out.n_outputs, x.dtype, name)
+    return Objective(resolved, x, targets, labels, weights)
 
 
 # A single output through one of these lies on both sides of 0.
@@ -69,7 +129,8 @@ def compute_metrics(
     laid_out: Plan, named: Mapping[str, Metric], y: Any, predicted: NDArray[Any], weights: NDArray[Any]
 ) -> dict[str, float]:
     """Every metric of (y, predictions), with weights where there are any."""
-    sample_weight = weights if weights.size else None
+    y, predicted = on_host(y), on_host(predicted)
+    sample_weight = on_host(weights) if weights.size else None
     # The built-in metrics that count classes know only outputs between 0 and 1.
     classes = (predicted > threshold(laid_out)).astype(predicted.dtype) if laid_out.n_outputs == 1 else predicted
     return {
@@ -107,7 +168,7 @@ def check_metrics(
                 raise ValueError(f"metrics: {label!r} does not fit {y_name}: {error}") from error
 
 
-def class_weights(value: Any, objective: Objective, n_outputs: int) -> NDArray[Any]:
+def class_weights(value: Any, objective: Objective, n_outputs: int) -> Any:
     """The sample weights times a weight a class: a dict of labels to weights (1 where absent), or "balanced".
 
     "balanced" is ``n / (n_classes * count)`` over the classes present, as in scikit-learn.
@@ -129,15 +190,16 @@ def class_weights(value: Any, objective: Objective, n_outputs: int) -> NDArray[A
             f"class_weight must be a dict of labels to weights or 'balanced', got {_checks.describe(value)}"
         )
     factors = _checks.cast("class_weight", table[labels], objective.x.dtype, finite=True)
-    combined = factors * objective.weights if objective.weights.size else factors
+    combined = factors * on_host(objective.weights) if objective.weights.size else factors
     if not combined.any():
         raise ValueError(f"class_weight must leave some sample a weight, got {value!r}, which makes all of them zero")
-    return combined
+    device = "cuda" if _on_device(objective.x) else "cpu"
+    return _check_weights("class_weight", combined, objective.x.dtype, len(combined), device)
 
 
 def _class_labels(objective: Objective, n_classes: int) -> NDArray[np.int64]:
     """The class of every sample: from labels, from one column of two values, or from rows with a single 1."""
-    y = objective.y
+    y = on_host(objective.y)
     if objective.labels or y.shape[1] == 1:
         labels = y[:, 0]
         if np.isin(labels, (-1, 1)).all():

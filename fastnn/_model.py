@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from fastnn.optimizers import Optimizer
 
 _DTYPES = ("float32", "float64")
-_DEVICES = ("cpu",)
-_PRECISIONS = ("bf16",)
+_DEVICES = ("cpu", "cuda")
+_PRECISIONS = {"cpu": ("bf16",), "cuda": ("tf32", "bf16", "fp16")}
 
 
 class Model:
@@ -39,8 +39,8 @@ class Model:
         seed = _checks.integer("seed", seed, low=0, none=True)
         self.seed: int = int(np.random.SeedSequence().entropy) if seed is None else seed  # type: ignore[arg-type]
         self.dtype = check_dtype(dtype)
-        self.device = _checks.choice("device", device, _DEVICES)
-        self._precision = _check_precision(precision, self.dtype)
+        self.device = check_device(device)
+        self._precision = _check_precision(precision, self.dtype, self.device)
         # Streams of random numbers that do not meet: initial parameters, shuffling, dropout.
         start, shuffle, dropout = np.random.SeedSequence(self.seed).spawn(3)
         self._init_seed = start
@@ -52,7 +52,7 @@ class Model:
         self._plan: plan.Plan | None = None
         self._theta = np.empty(0, self.dtype)
         self._running = np.empty(0, self.dtype)
-        self._engine: Engine | None = None
+        self._engine: Any = None
         if n_inputs is not None:
             self._build(self._lay_out(n_inputs))
 
@@ -86,10 +86,39 @@ class Model:
             )
         return self._plan
 
-    def _ready(self) -> Engine:
-        if self._engine is None:
-            self._engine = Engine(self._built(), self._theta, self._running, self._precision)
+    def _ready(self) -> Any:
+        """The engine of the network's device. On the CPU it works on ``_theta`` and ``_running`` themselves.
+
+        On a GPU it holds what is true, from when it is made on, and these two are copies that `_pull` makes new.
+        """
+        if self._engine is None and self.device == "cuda":
+            from fastnn.cuda import engine
+
+            self._engine = engine.Engine(self._built(), self._theta, self._running, self._precision)
+        elif self._engine is None:
+            self._engine = self._cpu_engine()
         return self._engine
+
+    def _cpu_engine(self) -> Engine:
+        return Engine(self._built(), self._theta, self._running, self._precision)
+
+    def _on_cpu(self) -> Engine:
+        """An engine on the CPU, for what is computed there alone; of a network on a GPU it holds a copy."""
+        if self.device == "cpu":
+            ready: Engine = self._ready()
+            return ready
+        self._pull()
+        return Engine(self._built(), self._theta.copy(), self._running.copy())
+
+    def _pull(self) -> None:
+        """Make ``_theta`` and ``_running`` what the network's parameters and statistics are."""
+        if self.device != "cpu" and self._engine is not None:
+            self._engine.pull(self._theta, self._running)
+
+    def _push(self) -> None:
+        """Make the network's parameters and statistics what ``_theta`` and ``_running`` are."""
+        if self.device != "cpu" and self._engine is not None:
+            self._engine.push(self._theta, self._running)
 
     @property
     def n_inputs(self) -> int | None:
@@ -103,9 +132,13 @@ class Model:
 
     @property
     def parameters(self) -> NDArray[Any]:
-        """All parameters as one vector, (n_parameters,): a view, so writing to it changes the network."""
+        """All parameters as one vector, (n_parameters,): a view, so writing to it changes the network.
+
+        Of a network on a GPU it is an array of that device (with ``__cuda_array_interface__``), and so are the views of
+        ``named_parameters`` and ``named_buffers``; ``copy_to_host`` copies them to NumPy.
+        """
         self._built()
-        return self._theta
+        return self._theta if self.device == "cpu" else self._ready().parameters
 
     @property
     def n_parameters(self) -> int:
@@ -114,11 +147,17 @@ class Model:
 
     def named_parameters(self) -> dict[str, NDArray[Any]]:
         """Views of the parameters under names such as ``"0.weight"`` (n_in, n_out) and ``"0.bias"`` (n_out,)."""
-        return views(self._built().parameters, self._theta)
+        return views(self._built().parameters, self.parameters)
 
     def named_buffers(self) -> dict[str, NDArray[Any]]:
         """Views of what is estimated, not learned: batch normalisation's running means and variances."""
-        return views(self._built().buffers, self._running)
+        return views(self._built().buffers, self._running if self.device == "cpu" else self._ready().running)
+
+    def _named_arrays(self) -> dict[str, NDArray[Any]]:
+        """Views of parameters and buffers on the host, as they are now."""
+        laid_out = self._built()
+        self._pull()
+        return views(laid_out.parameters, self._theta) | views(laid_out.buffers, self._running)
 
     def set_parameters(self, values: Mapping[str, ArrayLike]) -> None:
         """Write parameters or buffers by name; those not named keep their values.
@@ -130,7 +169,7 @@ class Model:
         """
         if not isinstance(values, Mapping):
             raise TypeError(f"values must be a dict of names to arrays, got {_checks.describe(values)}")
-        known = self.named_parameters() | self.named_buffers()
+        known = self._named_arrays()
         checked = {}
         for name, value in values.items():
             view = known[_checks.choice("values", name, known)]
@@ -141,6 +180,7 @@ class Model:
             checked[name] = _checks.cast(f"values[{name!r}]", array, self.dtype, finite=True).copy()
         for name, array in checked.items():
             known[name][...] = array
+        self._push()
 
     def copy(self) -> Self:
         """An independent network with the same layers, parameters and random state."""
@@ -148,21 +188,39 @@ class Model:
 
     @property
     def precision(self) -> str | None:
-        """Precision of the operands of matrix products, "bf16" or None: that of ``dtype``. May be set."""
+        """Precision of the operands of matrix products, or None: that of ``dtype``. May be set."""
         return self._precision
 
     @precision.setter
     def precision(self, value: str | None) -> None:
-        self._precision = _check_precision(value, self.dtype)
+        self._precision = _check_precision(value, self.dtype, self.device)
+        self._pull()
         self._engine = None
 
     def to(self, device: str) -> Self:
-        """This network, computing on ``device``."""
-        self.device = _checks.choice("device", device, _DEVICES)
+        """This network, computing on ``device`` from now on.
+
+        Parameters
+        ----------
+        device : {"cpu", "cuda"}
+            "cuda": the current NVIDIA GPU; needs the extra ``cuda`` or ``cuda12``.
+
+        Raises
+        ------
+        ValueError
+            Another name, or what "cuda" needs is missing: the message says what, and how to get it. Or ``precision`` is
+            one that this device does not know.
+        """
+        checked = check_device(device)
+        if checked != self.device:
+            _check_precision(self._precision, self.dtype, checked)
+            self._pull()
+            self.device, self._engine = checked, None
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         # The engine holds addresses and workspaces of this process.
+        self._pull()
         return self.__dict__ | {"_engine": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -210,6 +268,20 @@ def check_trainable(laid_out: plan.Plan) -> None:
         )
 
 
+def check_device(device: str) -> str:
+    """A device that is there."""
+    checked: str = _checks.choice("device", device, _DEVICES)
+    if checked == "cuda":
+        try:
+            from fastnn.cuda.engine import missing
+        except ImportError as error:
+            raise ValueError(f"device 'cuda' cannot be used: {error}") from error
+        lack = missing()
+        if lack is not None:
+            raise ValueError(f"device 'cuda' cannot be used: {lack}")
+    return checked
+
+
 def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     try:
         checked = np.dtype(dtype)
@@ -221,13 +293,13 @@ def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     return checked
 
 
-def _check_precision(precision: str | None, dtype: np.dtype[Any]) -> str | None:
+def _check_precision(precision: str | None, dtype: np.dtype[Any], device: str) -> str | None:
     if precision is None:
         return None
-    checked = _checks.choice("precision", precision, _PRECISIONS)
+    checked: str = _checks.choice("precision", precision, _PRECISIONS[device])
     if dtype != np.float32:
         raise ValueError(f"precision {checked!r} needs dtype 'float32', got {dtype.name!r}")
-    lack = bf16.missing()
+    lack = bf16.missing() if device == "cpu" else None
     if lack is not None:
         raise ValueError(f"precision {checked!r} needs {lack}")
     return checked

@@ -215,13 +215,13 @@ class EMA:
         self.every_steps = _checks.integer("every_steps", every_steps, low=1)
 
     def on_train_begin(self, state: State) -> None:
-        self._sum = np.zeros_like(state.network.parameters)
+        self._sum = np.zeros_like(state.snapshot()[0])
         self._updates = 0
 
     def on_steps_end(self, state: State) -> None:
         decay = self._sum.dtype.type(self.decay)
         self._sum *= decay
-        self._sum += (1 - decay) * state.network.parameters
+        self._sum += (1 - decay) * state.snapshot()[0]
         self._updates += 1
 
     @property
@@ -233,7 +233,7 @@ class EMA:
 
     def on_train_end(self, state: State) -> None:
         if self._updates:
-            state.network.parameters[:] = self.parameters
+            state.restore((self.parameters, state.snapshot()[1]))
 
 
 class CSVLog:

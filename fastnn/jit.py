@@ -31,10 +31,11 @@ from numba import extending, types
 
 from fastnn import _rows as row
 from fastnn._jit import kernel, scalar
+from fastnn._random import step_key
 from fastnn.cpu import state as _state
 from fastnn.cpu.simd import pointer, shift
 from fastnn.cpu.state import JitState, clone_of, feed_of, frame_of, update_of
-from fastnn.cpu.steps import backward, forward, step_key, training_step
+from fastnn.cpu.steps import backward, forward, training_step
 from fastnn.cpu.subnormals import flush_subnormals, restore_subnormals
 
 __all__ = [

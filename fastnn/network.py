@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from fastnn import _checks, _compiled, _data, losses, plan
 from fastnn._data import Metric
 from fastnn._model import Model, check_trainable, views
+from fastnn._objective import Objective
 from fastnn.cpu import team
-from fastnn.cpu.engine import FEW_ROWS, Objective
+from fastnn.cpu.engine import FEW_ROWS
 from fastnn.cpu.state import JitState
 from fastnn.layers import Layer
 from fastnn.losses import Loss
@@ -37,12 +38,13 @@ class Sequential(Model):
         fresh entropy; the number drawn is kept in ``seed``.
     dtype : {"float32", "float64"}
         Of the parameters and of all computation.
-    device : {"cpu"}
-        Where the network computes.
-    precision : {None, "bf16"}
-        "bf16": matrix products round their operands to bfloat16 (8 bits of precision) and add up in float32;
-        parameters, gradients and the optimizer stay in float32. About 1.5 times as fast for wide layers, on CPUs with
-        AVX512_BF16 only. Not written to files.
+    device : {"cpu", "cuda"}
+        Where the network computes: "cuda" is the current NVIDIA GPU; needs the extra ``cuda`` or ``cuda12``. ``to``
+        moves it.
+    precision : {None, "tf32", "bf16", "fp16"}
+        Matrix products round their operands to it (11, 8 or 11 bits of precision) and add up in float32; parameters,
+        gradients and the optimizer stay in float32. On the CPU "bf16" only, which takes one with AVX512_BF16 and is
+        about 1.5 times as fast for wide layers; on a GPU all three, by its tensor cores. Not written to files.
 
     Attributes
     ----------
@@ -76,9 +78,6 @@ class Sequential(Model):
     ):
         super().__init__(layers, n_inputs, seed, dtype, device, precision)
 
-    def _input(self, X: Any, name: str = "X") -> NDArray[Any]:
-        return _data.unlocked(_checks.matrix(name, X, self.dtype, n_columns=self._built().n_inputs))
-
     def predict(self, X: ArrayLike, n_threads: int | None = None) -> NDArray[Any]:
         """The output layer's values.
 
@@ -93,14 +92,14 @@ class Sequential(Model):
         -------
         ndarray, (n, n_outputs), of the network's dtype
         """
-        alone = n_threads is None or (type(n_threads) is int and n_threads > 0)
+        alone = self.device == "cpu" and (n_threads is None or (type(n_threads) is int and n_threads > 0))
         if alone and type(X) is np.ndarray and X.ndim == 2 and 0 < X.shape[0] <= FEW_ROWS:
             right = X.dtype == self.dtype and X.flags.carray and X.shape[1] == self.n_inputs
             if right and (few := self._ready().predict_few(X)) is not None:
                 return few
         threads = team.most_threads(n_threads)
-        x = self._input(X)
-        return self._ready().predict(x, threads)
+        x = _data.check_inputs("X", X, self.dtype, self._built().n_inputs, self.device)
+        return _data.returned(self._ready().predict(x, threads), X)
 
     def predict_classes(self, X: ArrayLike, n_threads: int | None = None) -> NDArray[np.int64]:
         """The index of the largest output, or for a single output whether it is above a threshold.
@@ -113,7 +112,7 @@ class Sequential(Model):
         -------
         ndarray of int64, (n,)
         """
-        values = self.predict(X, n_threads)
+        values = _data.on_host(self.predict(X, n_threads))
         if values.shape[1] > 1:
             return values.argmax(axis=1).astype(np.int64)
         return (values[:, 0] > _data.threshold(self._built())).astype(np.int64)
@@ -144,28 +143,24 @@ class Sequential(Model):
         """
         named = _data.resolve_metrics("metrics", metrics)
         chosen = None if loss is None else losses.get(loss)
-        x = self._input(X)
-        weights = _data.check_weights(sample_weight, x.shape[0], self.dtype)
-        y = _data.check_targets(x, y)
+        x, y, weights = self._rows(X, y, sample_weight)
         result: dict[str, float] = {}
         if chosen is not None:
-            result["loss"] = self._ready().evaluate(self._objective(chosen, x, y, weights))
+            result["loss"] = self._ready().evaluate(_data.make_objective(self._built(), chosen, x, y, weights))
         if named:
             result |= _data.compute_metrics(
                 self._built(), named, y, self._ready().predict(x, team.most_threads(None)), weights
             )
         return result
 
-    def _objective(self, loss: Loss, x: NDArray[Any], y: Any, weights: NDArray[Any], name: str = "y") -> Objective:
-        return _data.make_objective(self._built(), loss, x, y, weights, name)
+    def _rows(self, X: Any, y: Any, sample_weight: Any, device: str | None = None) -> tuple[Any, Any, Any]:
+        return _data.check_rows(X, y, sample_weight, self.dtype, self._built().n_inputs, device or self.device)
 
-    def _question(self, X: Any, y: Any, loss: str | Loss, sample_weight: Any) -> Objective:
+    def _question(self, X: Any, y: Any, loss: str | Loss, sample_weight: Any, device: str | None = None) -> Objective:
         """Checked input of the methods that differentiate."""
         chosen = losses.get(loss)
         check_trainable(self._built())
-        x = self._input(X)
-        y = _data.check_targets(x, y)
-        return self._objective(chosen, x, y, _data.check_weights(sample_weight, x.shape[0], self.dtype))
+        return _data.make_objective(self._built(), chosen, *self._rows(X, y, sample_weight, device))
 
     def loss_and_gradients(
         self,
@@ -213,12 +208,13 @@ class Sequential(Model):
     ) -> NDArray[Any]:
         """dLoss/dX, (n, n_inputs), of the mean loss over all rows; arguments as for ``loss_and_gradients``."""
         objective = self._question(X, y, loss, sample_weight)
-        return self._ready().input_gradients(objective, _checks.flag("training", training), _key(seed))
+        found = self._ready().input_gradients(objective, _checks.flag("training", training), _key(seed))
+        return _data.returned(found, X)
 
     def jacobian(self, X: ArrayLike) -> NDArray[Any]:
         """dOutput/dInput for every row, (n, n_outputs, n_inputs), exact, in inference mode."""
         check_trainable(self._built())
-        return self._ready().jacobian(self._input(X))
+        return self._on_cpu().jacobian(_data.check_inputs("X", X, self.dtype, self._built().n_inputs, "cpu"))
 
     def hessian_vector_product(
         self,
@@ -248,10 +244,10 @@ class Sequential(Model):
         ----------
         Pearlmutter (1994), Neural Computation 6, 147-160.
         """
-        objective = self._question(X, y, loss, sample_weight)
+        objective = self._question(X, y, loss, sample_weight, "cpu")
         _check_twice_differentiable(self._built(), objective)
         direction = _data.unlocked(_checks.vector("v", v, self.dtype, length=self.n_parameters))
-        return self._ready().hessian_vector_product(
+        return self._on_cpu().hessian_vector_product(
             objective, direction, _checks.flag("training", training), _key(seed)
         )
 

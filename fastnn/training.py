@@ -15,17 +15,12 @@ from tqdm import tqdm
 from fastnn import _checks, _data, losses, optimizers
 from fastnn._data import Metric
 from fastnn._model import check_trainable
+from fastnn._objective import Objective
+from fastnn._stepper import IN_ORDER, Stepper
 from fastnn.cpu import team
-from fastnn.cpu.engine import Objective, Training
 from fastnn.network import Sequential
 from fastnn.optimizers import LBFGS, Optimizer
 from fastnn.optimizers._base import bound
-
-# One compiled call lasts about this long, so that Ctrl-C, the progress bar and callbacks are served in time.
-_CHUNK_SECONDS = 0.05
-_FIRST_CHUNK = 64
-_MOST_STEPS = 1 << 16
-IN_ORDER = np.empty(0, np.int64)  # the rows as they come
 
 
 class DivergenceError(ArithmeticError):
@@ -100,11 +95,13 @@ class State:
 
     def snapshot(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """A copy of parameters and running statistics."""
+        self.network._pull()
         return self.network._theta.copy(), self.network._running.copy()
 
     def restore(self, snapshot: tuple[NDArray[Any], NDArray[Any]]) -> None:
         """Put a snapshot back."""
         self.network._theta[:], self.network._running[:] = snapshot
+        self.network._push()
 
 
 @dataclass
@@ -187,11 +184,9 @@ def _check(
     threads = team.most_threads(n_threads)
     named = _data.resolve_metrics("metrics", metrics)
     listeners = check_callbacks(callbacks)
-    x = _checks.matrix("X", X, network.dtype, n_columns=network.n_inputs)
+    x, y, weights = _data.check_rows(X, y, sample_weight, network.dtype, network.n_inputs, network.device)
     plan = network._lay_out(x.shape[1])
     check_trainable(plan)
-    y = _data.check_targets(x, y)
-    weights = _data.check_weights(sample_weight, x.shape[0], network.dtype)
     objective = _data.make_objective(plan, chosen, x, y, weights)
     validation: Objective | None = None
     y_validation: Any = None
@@ -237,10 +232,9 @@ def check_callbacks(callbacks: Any) -> list[Any]:
 def _check_validation(network: Sequential, plan: Any, loss: Any, data: Any) -> tuple[Objective, Any]:
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):
         raise TypeError(f"validation_data must be (X, y) or (X, y, sample_weight), got {_checks.describe(data)}")
-    x = _checks.matrix("validation_data[0]", data[0], network.dtype, n_columns=plan.n_inputs)
-    y = _data.check_targets(x, data[1], "validation_data[0]", "validation_data[1]")
+    names = ("validation_data[0]", "validation_data[1]", "validation_data[2]")
     given = data[2] if len(data) == 3 else None
-    weights = _data.check_weights(given, x.shape[0], network.dtype, "validation_data[2]")
+    x, y, weights = _data.check_rows(data[0], data[1], given, network.dtype, plan.n_inputs, network.device, names)
     return _data.make_objective(plan, loss, x, y, weights, "validation_data[1]"), y
 
 
@@ -249,7 +243,7 @@ def _split(objective: Objective, held: int) -> tuple[Objective, Objective]:
     parts = []
     for side in (slice(None, -held), slice(-held, None)):
         weights = objective.weights[side] if objective.weights.size else objective.weights
-        if weights.size and not weights.any():
+        if weights.size and not _data.on_host(weights).any():
             raise ValueError(f"validation_split leaves one of its sides ({weights.size} rows) a sample_weight of zero")
         parts.append(replace(objective, x=objective.x[side], y=objective.y[side], weights=weights))
     return parts[0], parts[1]
@@ -269,91 +263,53 @@ def tell(callbacks: list[Any], event: str, state: State) -> None:
             callback(state)
 
 
-class Stepper:
-    """Walks the steps of an epoch in chunks of compiled calls, adapting their length to the time they take.
-
-    ``losses`` and ``weights``, (steps of an epoch,), are those of the last epoch's batches.
-    """
-
-    def __init__(
-        self, training: Training, state: State, pace: team.Pace, n_rows: int, batch_size: int, callbacks: list[Any]
-    ):
-        self._training = training
-        self._pace = pace
-        self._batch_size = batch_size
-        self._state = state
-        self._chunk = _FIRST_CHUNK
-        self._listeners = [c for c in callbacks if hasattr(c, "on_steps_end")]
-        self.steps_per_epoch = -(-n_rows // batch_size)
-        self.losses, self.weights = np.empty((2, self.steps_per_epoch))
-
-    def epoch(self, order: NDArray[np.int64]) -> float:
-        """Run one epoch; returns its mean loss, not finite if training diverged."""
-        network = self._state.network
-        done = 0
-        while done < self.steps_per_epoch:
-            n_steps = min(self._chunk, self.steps_per_epoch - done)
-            for listener in self._listeners:
-                n_steps = min(n_steps, listener.every_steps - network._steps % listener.every_steps)
-            n_steps = self._pace.limit(n_steps)
-            begin = time.perf_counter()
-            n_done, step_losses, step_weights = self._training.run(
-                order, done * self._batch_size, n_steps, network._steps, self._pace.threads
-            )
-            seconds = time.perf_counter() - begin
-            self._pace.saw(seconds, n_steps)
-            network._steps += n_done
-            if n_done < n_steps:
-                return float(step_losses[n_done])
-            self.weights[done : done + n_steps] = step_weights
-            self.losses[done : done + n_steps] = step_losses
-            done += n_steps
-            if n_steps == self._chunk:
-                self._chunk = int(
-                    min(max(self._chunk * _CHUNK_SECONDS / max(seconds, 1e-6), 1), 2 * self._chunk, _MOST_STEPS)
-                )
-            for listener in self._listeners:
-                if network._steps % listener.every_steps == 0:
-                    listener.on_steps_end(self._state)
-        # One sum over the epoch: the length of the chunks, which follows the clock, leaves no trace in it.
-        total = self.weights.sum()
-        return float((self.losses * self.weights).sum() / total) if total else 0.0
-
-
 def _run_epochs(network: Sequential, job: _Job, optimizer: Optimizer, state: State) -> None:
     engine = network._ready()
     training = engine.training(job.objective, optimizer, job.batch_size, network._dropout_key)
-    pace = engine.pace(job.batch_size, job.threads)
+    pace = engine.pace(job.batch_size, job.threads) if network.device == "cpu" else team.Pace(1)
     try:
         stepper = Stepper(training, state, pace, job.objective.x.shape[0], job.batch_size, job.callbacks)
-        _walk_epochs(network, job, optimizer, state, stepper)
+        _walk_epochs(network, job, state, training, stepper)
     finally:
         training.close()
 
 
-def _walk_epochs(network: Sequential, job: _Job, optimizer: Optimizer, state: State, stepper: Stepper) -> None:
-    n = job.objective.x.shape[0]
-    kept = _keep(state, optimizer)
+def _walk_epochs(network: Sequential, job: _Job, state: State, training: Any, stepper: Stepper) -> None:
+    n, left = job.objective.x.shape[0], job.epochs
+    # Launches on a GPU are few and long; between epochs that nobody looks at, there need not be an end of one.
+    watched = network.device == "cpu" or job.callbacks or job.validation is not None or job.metrics
+    kept = training.keep()
     hidden = None if job.progress is None else not job.progress
     delay = 1.0 if job.progress is None else 0.0
     with tqdm(total=job.epochs, unit="epoch", disable=hidden, delay=delay, dynamic_ncols=True) as bar:
-        for _ in range(job.epochs):
+        while left:
             begin = time.perf_counter()
-            order = network._shuffle_rng.permutation(n) if job.shuffle else IN_ORDER
-            loss = stepper.epoch(order)
-            if not (np.isfinite(loss) and np.isfinite(network._theta).all()):
-                _diverged(state, optimizer, kept, loss, job.on_divergence)
-                return
-            kept = _keep(state, optimizer, kept)
-            _end_epoch(network, job, state, loss, begin)
-            bar.update()
+            count = 1 if watched else stepper.fitting(left)
+            before = network._shuffle_rng.bit_generator.state, network._steps
+            orders = [network._shuffle_rng.permutation(n) if job.shuffle else IN_ORDER for _ in range(count)]
+            found = stepper.epochs(orders[0] if count == 1 else np.concatenate(orders), count)
+            if not (np.isfinite(found[-1]) and training.finite()):
+                training.restore(kept)
+                if count == 1:
+                    _diverged(state, found[-1], job.on_divergence)
+                    return
+                # One after the other, to find the last epoch that was finite.
+                network._shuffle_rng.bit_generator.state, network._steps = before
+                watched = True
+                continue
+            kept = training.keep(kept)
+            for loss in found:
+                _end_epoch(network, job, state, loss, (time.perf_counter() - begin) / count)
+            left -= count
+            bar.update(count)
             bar.set_postfix({k: f"{v:.4g}" for k, v in state.results.items()}, refresh=False)
             if state.stopping is not None:
                 return
 
 
-def _end_epoch(network: Sequential, job: _Job, state: State, loss: float, begin: float) -> None:
-    """Validate, record and call the callbacks."""
+def _end_epoch(network: Sequential, job: _Job, state: State, loss: float, seconds: float) -> None:
+    """Validate, record and call the callbacks, after training for so many seconds."""
+    begin = time.perf_counter() - seconds
     engine, history = network._ready(), state.history
     network._epochs += 1
     state.epoch = network._epochs
@@ -376,25 +332,8 @@ def _end_epoch(network: Sequential, job: _Job, state: State, loss: float, begin:
     tell(job.callbacks, "on_epoch_end", state)
 
 
-_Kept = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
-
-
-def _keep(state: State, optimizer: Optimizer, into: _Kept | None = None) -> _Kept:
-    """A copy of parameters, running statistics and the optimizer's state, into an older copy if there is one."""
-    assert optimizer.state is not None
-    live = (state.network._theta, state.network._running, optimizer.state.slots, optimizer.state.scalars)
-    if into is None:
-        return tuple(array.copy() for array in live)  # type: ignore[return-value]
-    for array, copy in zip(live, into, strict=True):
-        copy[...] = array
-    return into
-
-
-def _diverged(state: State, optimizer: Optimizer, kept: _Kept, loss: float, on_divergence: str) -> None:
-    assert optimizer.state is not None
-    live = (state.network._theta, state.network._running, optimizer.state.slots, optimizer.state.scalars)
-    for array, copy in zip(live, kept, strict=True):
-        array[...] = copy
+def _diverged(state: State, loss: float, on_divergence: str) -> None:
+    """Say that training ended; what it had changed since the last epoch has been put back."""
     last = f"epoch {state.epoch}" if state.epoch else "the start"
     message = (
         f"training diverged in epoch {state.epoch + 1} (loss {loss}); the parameters of {last} are restored. "
@@ -410,28 +349,33 @@ def _run_lbfgs(network: Sequential, job: _Job, optimizer: LBFGS, state: State) -
     """L-BFGS on all rows at once, by SciPy: an iteration is an epoch. Dropout keeps one set of factors throughout."""
     engine = network._ready()
     key = network._dropout_key
-    optimizer.bind(network._theta.size, network.dtype)
-    kept = _keep(state, optimizer)
+    kept, kept_scalars = state.snapshot(), optimizer.bind(network._theta.size, network.dtype).scalars.copy()
     begin = time.perf_counter()
 
     def value_and_gradient(theta: NDArray[np.float64]) -> tuple[float, NDArray[Any]]:
         network._theta[:] = theta
+        network._push()
         return engine.loss_and_gradients(job.objective, True, key)
 
     def after_iteration(theta: NDArray[np.float64], value: float) -> bool:
         nonlocal begin
         network._theta[:] = theta
+        network._push()
         engine.update_statistics(job.objective, key)
         network._steps += 1
-        _end_epoch(network, job, state, value, begin)
+        _end_epoch(network, job, state, value, time.perf_counter() - begin)
         begin = time.perf_counter()
         return state.stopping is not None
 
     with np.errstate(all="ignore"):
         found = optimizer.minimize(value_and_gradient, network._theta, job.epochs, after_iteration)
     if not (np.isfinite(found.value) and np.isfinite(found.theta).all()):
-        _diverged(state, optimizer, kept, found.value, job.on_divergence)
+        assert optimizer.state is not None
+        optimizer.state.scalars[:] = kept_scalars
+        state.restore(kept)
+        _diverged(state, found.value, job.on_divergence)
         return
     network._theta[:] = found.theta
+    network._push()
     if state.stopping is None and found.converged:
         state.stop("converged")

@@ -339,6 +339,7 @@ TABLE = {
         "path": PATH,
     },
     "cuda": {
+        "stream": [None, "7", 7.0, True, 1j, [7], THING, math.nan, -1],
         "net": [None, 3, "net", THING, fn.Dense(2), Bad(fn.Sequential([fn.Dense(2)]), "number of inputs")],
     },
     "network": {
@@ -459,6 +460,7 @@ GOOD_OF = {
     **{f"{name}.fit": {"X": X, "y": LABELS % 2} for name in ("Perceptron", "LogisticNeuron")},
     "neurons.McCullochPitts": {"weights": [1.0, 2.0], "threshold": 1.0},
     "gates.Circuit": {"hidden": [gates.OR, gates.NAND], "output": gates.AND},
+    "cuda.use_stream": {"stream": 0},
     "gates.learn": {"gate": gates.AND},
     "gates.parity": {"n": 3},
     "plots.gate": {"gate": gates.AND},

@@ -261,7 +261,7 @@ def test_good_arguments_are_taken(name):
 @pytest.mark.cuda
 def test_cuda_is_walked():
     pytest.importorskip("numba_cuda")
-    assert {"cuda.device_predict", "cuda.device_state"} <= set(PUBLIC)
+    assert {"cuda.device_predict", "cuda.device_state", "cuda.use_stream"} <= set(PUBLIC)
 
 
 # -- what no table of arguments holds ----------------------------------------------------------------------------------

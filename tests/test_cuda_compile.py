@@ -48,11 +48,11 @@ def compiler():
 
 
 @contextlib.contextmanager
-def pretended_device():
+def pretended_device(capability=CAPABILITY):
     """Numba asks the current device for its capability where a kernel calls a device function."""
     from numba.cuda import dispatcher
 
-    device = SimpleNamespace(compute_capability=CAPABILITY, id=0)
+    device = SimpleNamespace(compute_capability=capability, id=0)
     with mock.patch.object(dispatcher, "get_current_device", return_value=device):
         yield
 
@@ -63,13 +63,15 @@ def ptx_of(cuda, function, types, device):
     return text
 
 
-def resources(cuda, kernel, types):
+def resources(cuda, kernel, types, capability=CAPABILITY, launch_bounds=None):
     """What the linker says of the machine code: registers, bytes of local memory, bytes of it that are spills."""
     from cuda.bindings import nvjitlink
 
-    with pretended_device():
-        parts, _ = cuda.compile_all(kernel, types, device=False, abi="numba", cc=CAPABILITY, output="ltoir")
-    options = ["-arch=sm_{}{}".format(*CAPABILITY), "-lto", "-verbose"]
+    with pretended_device(capability):
+        parts, _ = cuda.compile_all(
+            kernel, types, device=False, abi="numba", cc=capability, output="ltoir", launch_bounds=launch_bounds
+        )
+    options = ["-arch=sm_{}{}".format(*capability), "-lto", "-verbose"]
     linker = nvjitlink.create(len(options), options)
     for k, part in enumerate(parts):
         code = bytes(getattr(part, "code", part))

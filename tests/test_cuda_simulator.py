@@ -10,13 +10,16 @@ import pytest
 HERE = Path(__file__).parent
 
 
+FILES = sorted(path.name for path in HERE.glob("cuda*in_simulator.py"))
+
+
 @pytest.mark.cuda
-def test_in_the_simulator():
-    """In a process of its own: the simulator takes the place of ``numba.cuda`` when that is first imported."""
+@pytest.mark.parametrize("arguments", [*([name] for name in FILES), ["test_bad_input.py", "-k", "cuda"]], ids=" ".join)
+def test_in_the_simulator(arguments):
+    """In processes of their own: the simulator takes the place of ``numba.cuda`` when that is first imported."""
     pytest.importorskip("numba_cuda")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "cuda_in_simulator.py", "test_bad_input.py",
-         "-k", "cuda"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
         cwd=HERE, env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-10_000:] + done.stderr

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import fastnn as fn
-from fastnn import training as training_module
+from fastnn import _stepper
 
 XOR_X = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], "float32")
 XOR_Y = np.array([0, 1, 1, 0])
@@ -204,8 +204,8 @@ def test_the_same_seed_gives_the_same_bits(dtype, monkeypatch):
     x, y = blobs()
     results = []
     for chunk in (1, 3, 64, 1 << 16):
-        monkeypatch.setattr(training_module, "_FIRST_CHUNK", chunk)
-        monkeypatch.setattr(training_module, "_MOST_STEPS", chunk)
+        monkeypatch.setattr(_stepper, "_FIRST_CHUNK", chunk)
+        monkeypatch.setattr(_stepper, "_MOST_STEPS", chunk)
         net = classifier(seed=5, dtype=dtype)
         history = net.fit(x, y, epochs=4, batch_size=16)
         results.append((net.parameters.copy(), list(net.named_buffers().values()), history.loss))

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +41,9 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _name(what: str, known: Iterable[str]) -> Callable[[str], str]:
-    """One of the known names, for argparse."""
-
-    def read(text: str) -> str:
-        try:
-            return _checks.choice(what, text, known)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return read
+def _listed(names_on: Mapping[str, Iterable[str]]) -> str:
+    """The names that each device knows."""
+    return "; ".join(f"{device}: {', '.join(names)}" for device, names in names_on.items())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,18 +77,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_bench(commands: Any) -> None:
-    from fastnn._cli.bench.peers import NAMES
-    from fastnn._cli.bench.workloads import ACTIVATIONS, DTYPES, WORKLOADS
+    from fastnn._cli.bench import DEVICES, PEERS_ON, WORKLOADS_ON
+    from fastnn._cli.bench.workloads import ACTIVATIONS, DTYPES
 
     text = "time fastnn beside PyTorch, JAX, scikit-learn and ONNX Runtime, those that are installed"
     bench = commands.add_parser("bench", help=text, description=text[0].upper() + text[1:] + ".")
+    bench.set_defaults(refuse=bench.error)
+    bench.add_argument("--device", choices=DEVICES, default="cpu", help="cuda: an NVIDIA GPU (default %(default)s)")
     bench.add_argument(
-        "--workloads", metavar="NAME", nargs="+", type=_name("a workload", WORKLOADS), default=None,
-        help=f"of {', '.join(WORKLOADS)} (default: all)",
+        "--workloads", metavar="NAME", nargs="+", default=None, help=f"(default: all) {_listed(WORKLOADS_ON)}"
     )  # fmt: skip
     bench.add_argument(
-        "--peers", metavar="NAME", nargs="+", type=_name("a peer", NAMES), default=None,
-        help=f"of {', '.join(NAMES)} (default: all)",
+        "--peers", metavar="NAME", nargs="+", default=None, help=f"(default: all) {_listed(PEERS_ON)}"
     )  # fmt: skip
     bench.add_argument(
         "--rounds", metavar="N", type=_integer(1), default=None, help="measurements of each peer (default 7)"
@@ -114,12 +107,20 @@ def _add_bench(commands: Any) -> None:
 def _run_bench(given: argparse.Namespace) -> int:
     from fastnn._cli import bench
 
+    for argument, what, known in (("workloads", "a workload", bench.WORKLOADS_ON), ("peers", "a peer", bench.PEERS_ON)):
+        for name in getattr(given, argument) or ():
+            try:
+                _checks.choice(what, name, known[given.device])
+            except ValueError as error:
+                given.refuse(f"argument --{argument}: {error}")
+    if given.device == "cuda" and given.dtype not in (None, "float32"):
+        given.refuse(f"argument --dtype: must be float32 with --device cuda, got {given.dtype!r}")
     asked: dict[str, Any] = {
         field.name: tuple(dict.fromkeys(value)) if isinstance(value, list) else value
         for field in dataclasses.fields(bench.Options)
         if (value := getattr(given, field.name)) is not None
     }
-    base = bench.Options.quick() if given.quick else bench.Options()
+    base = bench.Options.quick(given.device) if given.quick else bench.Options.on(given.device)
     return bench.run(dataclasses.replace(base, **asked), given.json)
 
 

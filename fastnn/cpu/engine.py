@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fastnn import _rows as row
+from fastnn._objective import Objective
 from fastnn.cpu import bf16, gemm, norm, outputs, state, steps, team, walk
 from fastnn.cpu.state import JitState
 from fastnn.losses import Resolved
@@ -32,24 +32,13 @@ _SAMPLE_ROWS = 1024
 _ALONE = steps.Share(team.shared_memory(), 0, 1)
 
 
-@dataclass(frozen=True)
-class Objective:
-    """A loss ready for the engine: targets laid out, and the natives for the network's output activation."""
-
-    resolved: Resolved
-    x: np.ndarray  # (n, I)
-    y: np.ndarray  # (n, target columns)
-    labels: bool
-    weights: np.ndarray  # (n,) or (0,)
-    factor: float = 1.0  # of the loss
-    decay: float = 0.0  # decay / 2 * sum(W^2) / (total weight of a batch) is added, over dense layers without a penalty
-
-    def batches(self, order: np.ndarray) -> steps.Batches:
-        mode = row.SKIP_LAST if self.resolved.from_pre_activation else 0
-        real = self.x.dtype.type
-        return steps.Batches(
-            self.x, self.y, self.weights, order, int(self.labels), mode, real(self.factor), real(self.decay)
-        )
+def _batches(objective: Objective, order: np.ndarray) -> steps.Batches:
+    mode = row.SKIP_LAST if objective.resolved.from_pre_activation else 0
+    real = objective.x.dtype.type
+    return steps.Batches(
+        objective.x, objective.y, objective.weights, order, int(objective.labels), mode, real(objective.factor),
+        real(objective.decay),
+    )  # fmt: skip
 
 
 class Engine:
@@ -253,7 +242,7 @@ class Engine:
         work = self._with_loss(work, objective)
         work.weights[:] = 1
         dx = np.empty((n, self.plan.n_inputs) if want_dx else (1, 1), self.dtype)
-        data = objective.batches(np.empty(0, np.int64))
+        data = _batches(objective, np.empty(0, np.int64))
         loss = steps.loss_and_gradients(work, _ALONE, data, int(training), np.uint64(key), int(learn), int(want_dx), dx)
         return float(loss), work.gradient, dx
 
@@ -290,7 +279,7 @@ class Engine:
             space=np.zeros_like(work.space),
             shared=np.zeros_like(work.shared),
         )
-        data = objective.batches(np.empty(0, np.int64))
+        data = _batches(objective, np.empty(0, np.int64))
         second.hessian_vector_product(work, tangents, data, int(training), np.uint64(key))
         return tangents.product
 
@@ -394,7 +383,7 @@ class Training:
         Returns how many were done (fewer if a loss was not finite), and each step's loss and total weight. The number
         of threads leaves no trace in them, nor in the parameters.
         """
-        work, data = self._work(threads), self._objective.batches(order)
+        work, data = self._work(threads), _batches(self._objective, order)
         losses = np.zeros(n_steps, work.theta.dtype)
         weights = np.zeros(n_steps, work.theta.dtype)
         rates = self._optimizer.learning_rates(self._optimizer.steps, n_steps)
@@ -411,6 +400,27 @@ class Training:
 
         done = part_of_steps(0) if threads == 1 else self._team.run(part_of_steps, threads)  # type: ignore[union-attr]
         return done, losses, weights
+
+    def _live(self) -> tuple[np.ndarray, ...]:
+        assert self._optimizer.state is not None
+        return self._engine._theta, self._engine._running, self._optimizer.state.slots, self._optimizer.state.scalars
+
+    def keep(self, into: tuple[np.ndarray, ...] | None = None) -> tuple[np.ndarray, ...]:
+        """A copy of parameters, running statistics and the optimizer's state, into an older copy if there is one."""
+        if into is None:
+            return tuple(array.copy() for array in self._live())
+        for array, copy in zip(self._live(), into, strict=True):
+            copy[...] = array
+        return into
+
+    def restore(self, kept: tuple[np.ndarray, ...]) -> None:
+        """Put back what `keep` copied."""
+        for array, copy in zip(self._live(), kept, strict=True):
+            array[...] = copy
+
+    def finite(self) -> bool:
+        """Whether all parameters are finite."""
+        return bool(np.isfinite(self._engine._theta).all())
 
     def close(self) -> None:
         """End the threads."""

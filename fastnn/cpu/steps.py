@@ -16,10 +16,11 @@ import numpy as np
 
 from fastnn import _rows as row
 from fastnn._jit import kernel, native_call, scalar
+from fastnn._random import step_key
 from fastnn.cpu.simd import pointer, shift
 from fastnn.cpu.subnormals import flush_subnormals, restore_subnormals
 from fastnn.cpu.team import barrier
-from fastnn.cpu.walk import SUM_ROWS, call_backward, call_forward, call_learn, call_update, mix, share
+from fastnn.cpu.walk import SUM_ROWS, call_backward, call_forward, call_learn, call_update, share
 from fastnn.losses import LOSS_ARGUMENTS
 from fastnn.optimizers import BEGIN_ARGUMENTS
 
@@ -353,12 +354,6 @@ def training_step(f, feed, o, start, count, mode, key, rate):
         call_update(update, (theta, gradient, own_slots, own_count, f.n_theta, o.coefficients))
     barrier(f.team, f.parts)
     return loss, weight
-
-
-@scalar
-def step_key(key, step):
-    """Key of a step's dropout factors."""
-    return mix(key + np.uint64(step) * np.uint64(0xD1342543DE82EF95))
 
 
 @kernel

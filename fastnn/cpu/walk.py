@@ -14,6 +14,7 @@ from numba import types
 
 from fastnn import _rows as row
 from fastnn._jit import Native, native_call, scalar
+from fastnn._random import dropout_factor, dropout_limit, sample_key
 from fastnn.activations import BACKWARD_ARGUMENTS, FORWARD_ARGUMENTS, VALUE_ARGUMENTS
 from fastnn.cpu.gemm import call_gemm
 from fastnn.cpu.norm import call_norm_backward, call_norm_forward
@@ -67,30 +68,12 @@ def learn_arguments(real: Any) -> tuple[Any, ...]:
 
 
 @scalar
-def mix(key):
-    """Finaliser of SplitMix64 (Steele, Lea and Flood, 2014): a bijection of 64-bit integers with good avalanche."""
-    key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return key ^ (key >> np.uint64(31))
-
-
-@scalar
 def _dropout_row(factor, cols, rate, key):
-    """factor[j] = 0 with probability ``rate``, else 1 / (1 - rate).
-
-    A counter-based generator: one hash of the column under the row's key, by the constants of Wellons' lowbias32.
-    """
+    """factor[j] = 0 with probability ``rate``, else 1 / (1 - rate)."""
     T = type(rate)
-    kept = T(1) / (T(1) - rate)
-    limit = np.uint32(rate * T(4294967040.0))  # the largest float32 below 2**32
-    low, high = np.uint32(key & np.uint64(0xFFFFFFFF)), np.uint32(key >> np.uint64(32))
+    kept, limit = T(1) / (T(1) - rate), dropout_limit(rate)
     for j in range(cols):
-        # Numba multiplies two uint32 as uint64: every product is cut back.
-        h = np.uint32(np.uint32(np.uint32(j) * np.uint32(0x9E3779B9)) ^ low)
-        h = np.uint32((h ^ (h >> np.uint32(16))) * np.uint32(0x7FEB352D))
-        h = np.uint32((h ^ (h >> np.uint32(15)) ^ high) * np.uint32(0x846CA68B))
-        h = np.uint32(h ^ (h >> np.uint32(16)))
-        factor[j] = kept if h >= limit else T(0)
+        factor[j] = dropout_factor(key, j, limit, kept)
 
 
 @scalar
@@ -156,8 +139,7 @@ def _forward(plan, n_rows, reals, theta, running, space, shared, piece, x, ldx, 
         elif kind == row.DROPOUT:
             if mode & row.TRAINING:
                 for i in range(rows):
-                    row_key = mix(key + np.uint64(first + i) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(r))
-                    _dropout_row(shift(slope, i * ld_out), n_out, numbers[0], row_key)
+                    _dropout_row(shift(slope, i * ld_out), n_out, numbers[0], sample_key(key, first + i, r))
                     a, f, o = shift(src, i * ld_in), shift(slope, i * ld_out), shift(out, i * ld_out)
                     for j in range(n_out):
                         o[j] = a[j] * f[j]

@@ -6,5 +6,6 @@ Imported only when asked for: ``from fastnn import cuda``.
 from __future__ import annotations
 
 from fastnn.cuda.sample import device_predict, device_state
+from fastnn.cuda.streams import use_stream
 
-__all__ = ["device_predict", "device_state"]
+__all__ = ["device_predict", "device_state", "use_stream"]

@@ -7,9 +7,11 @@ that ``numba.cuda`` can be imported.
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 
 _NEEDED = "fastnn.cuda needs numba-cuda: install fastnn-numba[cuda], or fastnn-numba[cuda12] for CUDA 12"
@@ -24,7 +26,10 @@ except ImportError as error:
 if getattr(cuda, "implementation", None) != "NVIDIA":
     raise ImportError(f"{_NEEDED}; it is installed, but {cuda.__file__} takes its place", name="numba_cuda")
 
-__all__ = ["SIMULATED", "cuda", "device", "extending", "libdevice", "rolled", "types"]
+__all__ = [
+    "SIMULATED", "cuda", "device", "dlpack_view", "extending", "gpu_of", "kernel", "libdevice", "load", "load4",
+    "rolled", "store", "store4", "types",
+]  # fmt: skip
 
 #: Python itself runs the kernels (NUMBA_ENABLE_CUDASIM=1).
 SIMULATED = bool(cuda.config.ENABLE_CUDASIM)
@@ -32,15 +37,89 @@ SIMULATED = bool(cuda.config.ENABLE_CUDASIM)
 
 def device(function: Callable[..., Any]) -> Any:
     """Compile a function that kernels call; it keeps NaN and infinities and approximates nothing."""
-    return cuda.jit(function, device=True, fastmath=False)
+    return cuda.jit(function, device=True, fastmath=False, **_INLINED)
+
+
+def kernel(threads: int) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a function that is launched with blocks of ``threads`` threads, of which a multiprocessor holds 256."""
+    bounds = {} if SIMULATED else {"launch_bounds": (threads, max(1, 256 // threads))}
+    return lambda function: cuda.jit(function, fastmath=False, **bounds)
+
+
+def dlpack_view(obj: Any, stream: int) -> Any:
+    """What DLPack says of an array: ``ptr``, ``shape``, ``strides`` in elements or None, ``dtype``; and its owner.
+
+    Its producer makes the stream of this address wait for what it has under way.
+    """
+    from cuda.core.utils import StridedMemoryView
+
+    return StridedMemoryView.from_dlpack(obj, stream_ptr=stream)
+
+
+def gpu_of(array: Any) -> int:
+    """The number of the GPU whose memory a device array lies in."""
+    driver = cuda.cudadrv.driver
+    attribute = driver.binding.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+    address = driver.binding.CUdeviceptr(array.device_ctypes_pointer.value)
+    return int(driver.driver.cuPointerGetAttribute(attribute, address))
 
 
 if SIMULATED:
+    from numba.cuda.np.numpy_support import as_dtype
+    from numba.cuda.simulator import kernel as _simulator
+
+    _INLINED = {}
+
+    class _Shared:
+        """Shared memory: an array for each line of a kernel that asks for one, as in the simulator.
+
+        The simulator itself may give each of two threads that come at once an array of its own.
+        """
+
+        def __init__(self, inside):
+            self._inside = inside.shared
+
+        def array(self, shape, dtype):
+            if shape == 0:  # what the launch has set aside
+                return self._inside.array(shape, dtype)
+            line = sys._getframe(1)
+            number = as_dtype(dtype) if isinstance(dtype, types.Type) else dtype
+            made = np.empty(shape, number)
+            return self._inside._allocations.setdefault((line.f_code, line.f_lineno), made)
+
+    class _Current:
+        """What ``cuda`` is to the thread that asks.
+
+        The simulator swaps the global ``cuda`` of a function's module while the function runs; with several threads in
+        several modules one would take another's away.
+        """
+
+        def __getattr__(self, name):
+            inside = _simulator._get_kernel_context()
+            if name == "shared":
+                return _Shared(inside)
+            found = getattr(inside, name, None) if inside is not None else None
+            return found if found is not None else getattr(_module, name)
+
+    _module, cuda = cuda, _Current()
 
     def rolled(n):
         return n
 
+    def load(array, i):
+        return array[i]
+
+    def store(array, i, value):
+        array[i] = value
+
+    def load4(array, i):
+        return array[i], array[i + 1], array[i + 2], array[i + 3]
+
+    def store4(array, i, a, b, c, d):
+        array[i], array[i + 1], array[i + 2], array[i + 3] = a, b, c, d
+
 else:
+    _INLINED = {"forceinline": True}
 
     @extending.intrinsic
     def rolled(typingctx, n):
@@ -55,3 +134,54 @@ else:
             return builder.call(hidden, args)
 
         return types.uint64(types.uint64), codegen
+
+    def _address(context, builder, kind, array, i):
+        data = context.make_array(kind)(context, builder, array).data
+        return builder.gep(data, [i])
+
+    @extending.intrinsic
+    def load(typingctx, array, i):
+        """``array[i]`` of one dimension; a signed index is not tested for being negative."""
+
+        def codegen(context, builder, signature, args):
+            return builder.load(_address(context, builder, signature.args[0], *args))
+
+        return array.dtype(array, types.int64), codegen
+
+    @extending.intrinsic
+    def store(typingctx, array, i, value):
+        """``array[i] = value``, of the array's dtype."""
+
+        def codegen(context, builder, signature, args):
+            builder.store(args[2], _address(context, builder, signature.args[0], *args[:2]))
+
+        return types.void(array, types.int64, array.dtype), codegen
+
+    def _vector(builder, address):
+        kind = ir.VectorType(address.type.pointee, 4)
+        return builder.bitcast(address, kind.as_pointer())
+
+    @extending.intrinsic
+    def load4(typingctx, array, i):
+        """Four neighbours as a tuple, by one instruction in float32; ``i`` and the array are aligned to 16 bytes."""
+
+        def codegen(context, builder, signature, args):
+            address = _vector(builder, _address(context, builder, signature.args[0], *args))
+            four = builder.load(address, align=16)
+            parts = [builder.extract_element(four, ir.Constant(ir.IntType(32), k)) for k in range(4)]
+            return context.make_tuple(builder, signature.return_type, parts)
+
+        return types.UniTuple(array.dtype, 4)(array, types.int64), codegen
+
+    @extending.intrinsic
+    def store4(typingctx, array, i, a, b, c, d):
+        """What `load4` loads."""
+
+        def codegen(context, builder, signature, args):
+            address = _vector(builder, _address(context, builder, signature.args[0], *args[:2]))
+            four = ir.Constant(address.type.pointee, ir.Undefined)
+            for k, part in enumerate(args[2:]):
+                four = builder.insert_element(four, part, ir.Constant(ir.IntType(32), k))
+            builder.store(four, address, align=16)
+
+        return types.void(array, types.int64, *(array.dtype,) * 4), codegen

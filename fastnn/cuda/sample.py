@@ -55,6 +55,7 @@ def device_state(net: Sequential) -> Any:
         ``net`` is no network, or does not know its number of inputs.
     """
     net = _checked(net)
+    net._pull()
     return cuda.to_device(np.concatenate([net._theta, net._running]))
 
 

@@ -84,7 +84,7 @@ def _translated(value: Any) -> Any:
     return compiled(value) if isinstance(getattr(value, "py_func", value), FunctionType) else value
 
 
-def compiled(function: Callable[..., Any]) -> Any:
+def compiled(function: Any) -> Any:
     """A plain scalar function, or one compiled for the CPU, as a device function; and so the functions it calls.
 
     Elementary functions are recognised by what they are, not by their names.
@@ -112,3 +112,13 @@ def activation_value(activation: ActivationFunction, T: Any) -> Any:
         return device(lambda z: T(value(z)))
     p0, p1 = (T(number) for number in activation.parameter_values)
     return device(lambda z: value(z, p0, p1))
+
+
+@cache
+def activation_slope(activation: ActivationFunction, T: Any) -> Any:
+    """The device function (z, a) -> da/dz of an element-wise activation, as `activation_value`."""
+    slope: Any = compiled(activation.definition.slope)
+    if not activation.definition.builtin:
+        return device(lambda z, a: T(slope(z)))
+    p0, p1 = (T(number) for number in activation.parameter_values)
+    return device(lambda z, a: slope(z, a, p0, p1))

@@ -97,7 +97,7 @@ def save(network: Sequential, path: str | os.PathLike[str]) -> None:
         raise TypeError(f"network must be a Sequential, got {_checks.describe(network)}")
     target = _checks.path("path", path)
     # safetensors writes wrong values for arrays that are not C-contiguous.
-    arrays = network.named_parameters() | network.named_buffers()
+    arrays = network._named_arrays()
     tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     specification = {
         "layers": [_describe(layer) for layer in network.layers],
@@ -168,7 +168,7 @@ def _rebuild(spec: dict[str, Any], tensors: dict[str, np.ndarray]) -> Sequential
     # Not Sequential(n_inputs=...): initializers need not run, and a user's function is not in the file.
     laid_out = network._lay_out(n_inputs)
     network._take(laid_out, np.zeros(laid_out.n_parameters, network.dtype))
-    expected = set(network.named_parameters() | network.named_buffers())
+    expected = set(network._named_arrays())
     if expected != tensors.keys():
         lacking, unknown = sorted(expected - tensors.keys()), sorted(tensors.keys() - expected)
         raise ValueError(f"tensors that are missing: {lacking}, that are unknown: {unknown}")

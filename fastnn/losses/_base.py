@@ -125,10 +125,16 @@ def straight(o, y, p0, p1, p2, p3):
 
 
 class RowLoops(NamedTuple):
-    """A loss whose outputs of a row enter together: the makers of LOSS and TANGENT."""
+    """A loss whose outputs of a row enter together, through their softmax: the makers of LOSS and TANGENT.
+
+    ``term(z, t, n, p0, p1)`` is the same loss for a device that computes the elements of a row side by side: with
+    ``z = log(softmax(o))``, a target ``t`` and ``n`` outputs it returns the element's share of the loss and a number h;
+    the gradient is ``h - softmax(o) * sum(h)``.
+    """
 
     loss: Callable[[], Callable[..., None]]
     tangent: Callable[[], Callable[..., None]]
+    term: Callable[..., Any]
 
     def bodies(self) -> tuple[Callable[..., None], Callable[..., None]]:
         """LOSS and TANGENT."""
@@ -167,6 +173,7 @@ class Resolved(NamedTuple):
     from_pre_activation: bool  # takes the last layer's pre-activations instead of its outputs
     parameter_values: tuple[float, float, float, float]
     kind: str  # key of `KINDS`, or a user's name
+    source: Formula | RowLoops  # what the natives are made of, for other devices
 
 
 def four(*values: float) -> tuple[float, float, float, float]:
@@ -219,7 +226,8 @@ class Loss:
 
     def _resolved(self, kind: str, from_pre_activation: bool = False, *values: float) -> Resolved:
         first, second = natives(kind)
-        return Resolved(first, second, from_pre_activation, four(*values) if values else self.parameter_values, kind)
+        numbers = four(*values) if values else self.parameter_values
+        return Resolved(first, second, from_pre_activation, numbers, kind, KINDS[kind])
 
     def _set(self, parameter: str, value: Any) -> None:
         object.__setattr__(self, parameter, value)

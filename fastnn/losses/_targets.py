@@ -1,6 +1,7 @@
 """Targets in the forms that losses take: checked, two-dimensional, of the parameters' dtype.
 
-Each function returns the targets and whether they are one column of class numbers.
+Each function returns the targets and whether they are one column of class numbers. What they say of bad targets is
+also said of those that lie on a GPU, `fastnn.cuda.targets`.
 """
 
 from __future__ import annotations
@@ -12,18 +13,49 @@ from numpy.typing import DTypeLike
 
 from fastnn import _checks
 
-_SUM_TOLERANCE = 1e-4  # of a row of class probabilities
+SUM_TOLERANCE = 1e-4  # of a row of class probabilities
+
+# What a kind of targets holds, for the errors.
+COUNTS = "counts >= 0"
+BINARY = "0, 1 or probabilities in [0, 1]"
+SIGNS = "-1 and +1, or 0 and 1"
+PROBABILITIES = "class labels, or rows of probabilities in [0, 1]"
+
+
+def class_labels(n_classes: int) -> str:
+    return f"class labels, whole numbers from 0 to {n_classes - 1} ({n_classes} outputs)"
+
+
+def wrong_element(name: str, taken: str, value: Any, position: tuple[int, ...], n_columns: int) -> str:
+    """What to say of an element of (n, n_columns) targets that does not belong there."""
+    place = position[0] if n_columns == 1 else ", ".join(map(str, position))
+    return f"{name} must hold {taken}, got {value} at position [{place}]"
+
+
+def wrong_sum(name: str, row: int, total: float) -> str:
+    return f"{name} must hold class labels, or rows of probabilities that sum to 1, got row {row} with sum {total:g}"
+
+
+def check_shape(name: str, shape: tuple[int, ...]) -> None:
+    """Refuse targets of no rows, or of more than two dimensions."""
+    if len(shape) not in (1, 2):
+        raise ValueError(f"{name} must have shape (n,) or (n, outputs), got {shape}")
+    if 0 in shape:
+        raise ValueError(f"{name} must not be empty, got shape {(*shape, 1)[:2]}")
+
+
+def check_width(name: str, shape: tuple[int, int], n_outputs: int, *, or_labels: bool) -> None:
+    """Refuse (n, columns) targets that have not one column per output."""
+    if shape[1] != n_outputs:
+        taken = f"({shape[0]}, {n_outputs})" + (f" or ({shape[0]},)" if or_labels or n_outputs == 1 else "")
+        raise ValueError(f"{name} must have shape {taken} for {n_outputs} output{'s' * (n_outputs != 1)}, got {shape}")
 
 
 def _columns(name: str, y: Any) -> np.ndarray:
     """Targets as they came, with at least one row, in two dimensions."""
     array = _checks.real_array(name, y)
-    if array.ndim == 1:
-        array = array[:, np.newaxis]
-    if array.ndim != 2:
-        raise ValueError(f"{name} must have shape (n,) or (n, outputs), got {array.shape}")
-    if 0 in array.shape:
-        raise ValueError(f"{name} must not be empty, got shape {array.shape}")
+    check_shape(name, array.shape)
+    array = array[:, np.newaxis] if array.ndim == 1 else array
     _checks.check_finite(name, array)
     return array
 
@@ -32,12 +64,11 @@ def _refuse(name: str, array: np.ndarray, bad: np.ndarray, taken: str) -> None:
     """Raise for the first element that is marked bad."""
     if bad.any():
         where = tuple(int(i) for i in np.argwhere(bad)[0])
-        place = where[0] if array.shape[1] == 1 else ", ".join(map(str, where))
-        raise ValueError(f"{name} must hold {taken}, got {array[where]} at position [{place}]")
+        raise ValueError(wrong_element(name, taken, array[where], where, array.shape[1]))
 
 
 def _check_labels(name: str, array: np.ndarray, n_classes: int) -> None:
-    taken = f"class labels, whole numbers from 0 to {n_classes - 1} ({n_classes} outputs)"
+    taken = class_labels(n_classes)
     if array.dtype.kind == "f":
         _refuse(name, array, array != np.floor(array), taken)
     _refuse(name, array, (array < 0) | (array >= n_classes), taken)
@@ -49,26 +80,18 @@ def _one_hot(labels: np.ndarray, n_classes: int, dtype: DTypeLike, off: float = 
     return out
 
 
-def _check_width(name: str, array: np.ndarray, n_outputs: int, or_labels: bool) -> None:
-    if array.shape[1] != n_outputs:
-        taken = f"({len(array)}, {n_outputs})" + (f" or ({len(array)},)" if or_labels or n_outputs == 1 else "")
-        raise ValueError(
-            f"{name} must have shape {taken} for {n_outputs} output{'s' * (n_outputs != 1)}, got {array.shape}"
-        )
-
-
 def regression_targets(name: str, y: Any, n_outputs: int, dtype: DTypeLike) -> tuple[np.ndarray, bool]:
     """Numbers, one column per output."""
     array = _columns(name, y)
-    _check_width(name, array, n_outputs, or_labels=False)
+    check_width(name, array.shape, n_outputs, or_labels=False)
     return _checks.cast(name, array, dtype, finite=True), False
 
 
 def count_targets(name: str, y: Any, n_outputs: int, dtype: DTypeLike) -> tuple[np.ndarray, bool]:
     """Numbers that are not negative, one column per output."""
     array = _columns(name, y)
-    _check_width(name, array, n_outputs, or_labels=False)
-    _refuse(name, array, array < 0, "counts >= 0")
+    check_width(name, array.shape, n_outputs, or_labels=False)
+    _refuse(name, array, array < 0, COUNTS)
     return _checks.cast(name, array, dtype, finite=True), False
 
 
@@ -78,8 +101,8 @@ def binary_targets(name: str, y: Any, n_outputs: int, dtype: DTypeLike) -> tuple
     if n_outputs > 1 and array.shape[1] == 1:
         _check_labels(name, array, n_outputs)
         return _one_hot(array, n_outputs, dtype), False
-    _check_width(name, array, n_outputs, or_labels=True)
-    _refuse(name, array, (array < 0) | (array > 1), "0, 1 or probabilities in [0, 1]")
+    check_width(name, array.shape, n_outputs, or_labels=True)
+    _refuse(name, array, (array < 0) | (array > 1), BINARY)
     return _checks.cast(name, array, dtype, finite=True), False
 
 
@@ -89,9 +112,9 @@ def hinge_targets(name: str, y: Any, n_outputs: int, dtype: DTypeLike) -> tuple[
     if n_outputs > 1 and array.shape[1] == 1:
         _check_labels(name, array, n_outputs)
         return _one_hot(array, n_outputs, dtype, off=-1.0), False
-    _check_width(name, array, n_outputs, or_labels=True)
+    check_width(name, array.shape, n_outputs, or_labels=True)
     low = 0 if not (array < 0).any() else -1
-    _refuse(name, array, (array != 1) & (array != low), "-1 and +1, or 0 and 1")
+    _refuse(name, array, (array != 1) & (array != low), SIGNS)
     out = np.ascontiguousarray(array, dtype=dtype)
     return (out if low else 2 * out - 1), False
 
@@ -102,13 +125,10 @@ def class_targets(name: str, y: Any, n_outputs: int, dtype: DTypeLike) -> tuple[
     if array.shape[1] == 1:
         _check_labels(name, array, n_outputs)
         return np.ascontiguousarray(array, dtype=dtype), True
-    _check_width(name, array, n_outputs, or_labels=True)
-    _refuse(name, array, (array < 0) | (array > 1), "class labels, or rows of probabilities in [0, 1]")
+    check_width(name, array.shape, n_outputs, or_labels=True)
+    _refuse(name, array, (array < 0) | (array > 1), PROBABILITIES)
     sums = array.sum(axis=1, dtype=np.float64)
-    bad = np.flatnonzero(np.abs(sums - 1) > _SUM_TOLERANCE)
+    bad = np.flatnonzero(np.abs(sums - 1) > SUM_TOLERANCE)
     if len(bad):
-        raise ValueError(
-            f"{name} must hold class labels, or rows of probabilities that sum to 1, "
-            f"got row {bad[0]} with sum {sums[bad[0]]:g}"
-        )
+        raise ValueError(wrong_sum(name, bad[0], sums[bad[0]]))
     return _checks.cast(name, array, dtype, finite=True), False

@@ -15,6 +15,7 @@ from fastnn.losses._base import (
     LOSS_ARGUMENTS,
     REGISTERED,
     TANGENT_ARGUMENTS,
+    Formula,
     Loss,
     Resolved,
     elementwise_loss,
@@ -90,12 +91,13 @@ def _of_six(function: Any) -> Callable[..., Any]:
 
 
 @lru_cache(maxsize=64)
-def _natives(value: Any, gradient: Any, second_derivative: Any) -> tuple[Native, Native | None]:
+def _natives(value: Any, gradient: Any, second_derivative: Any) -> tuple[Native, Native | None, Formula]:
     """The natives of a user's loss, made once for the same functions while the process lives; never on disk."""
-    first = Native(None, elementwise_loss(_of_six(value), _of_six(gradient)), LOSS_ARGUMENTS)
+    source = Formula(_of_six(value), _of_six(gradient), second_derivative and _of_six(second_derivative))
+    first = Native(None, elementwise_loss(source.value, source.gradient), LOSS_ARGUMENTS)
     if second_derivative is None:
-        return first, None
-    return first, Native(None, elementwise_tangent(_of_six(second_derivative)), TANGENT_ARGUMENTS)
+        return first, None, source
+    return first, Native(None, elementwise_tangent(source.curvature), TANGENT_ARGUMENTS), source
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,8 @@ class UserLoss(Loss):
         return {}
 
     def resolve(self, activation_name: str, n_outputs: int) -> Resolved:
-        first, second = _natives(self.value, self.gradient, self.second_derivative)
-        return Resolved(first, second, False, self.parameter_values, self.name)
+        first, second, source = _natives(self.value, self.gradient, self.second_derivative)
+        return Resolved(first, second, False, self.parameter_values, self.name, source)
 
 
 def from_functions(

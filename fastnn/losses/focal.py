@@ -163,9 +163,16 @@ def _focal_softmax_tangent() -> Callable[..., None]:
     return body
 
 
+def _focal_softmax_term(z, t, n, gamma, alpha):
+    T = type(z)
+    log_p, _, _, power, ratio = _focal_term(z, T(0), gamma)
+    share = T(0) if t == T(0) else alpha * t * power
+    return T(0) if t == T(0) else -share * log_p, share * (gamma * ratio - T(1))
+
+
 @built_in(
     binary_focal=Formula(_focal_value, _focal_gradient, _focal_curvature),
-    focal=RowLoops(_focal_softmax_loss, _focal_softmax_tangent),
+    focal=RowLoops(_focal_softmax_loss, _focal_softmax_tangent, _focal_softmax_term),
 )
 @dataclass(frozen=True)
 class Focal(Loss):

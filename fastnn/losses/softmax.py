@@ -196,6 +196,17 @@ def _softmax_tangent(divergence: bool) -> Callable[..., None]:
     return body
 
 
+def _cross_entropy_term(z, t, n, smoothing, p1):
+    T = type(z)
+    t = (T(1) - smoothing) * t + smoothing / n
+    return T(0) if t == T(0) else -t * z, -t
+
+
+def _divergence_term(z, t, n, p0, p1):
+    T = type(z)
+    return T(0) if t == T(0) else t * (log(t) - z) / n, -t / n
+
+
 def softmax_fused(loss: Loss, activation_name: str, n_outputs: int) -> bool:
     """Whether a softmax loss takes the pre-activations; refuse what has no classes to compare."""
     if n_outputs == 1:
@@ -211,7 +222,7 @@ def softmax_fused(loss: Loss, activation_name: str, n_outputs: int) -> bool:
     return activation_name in SOFTMAX
 
 
-@built_in(cross_entropy=RowLoops(partial(_softmax_loss, False), partial(_softmax_tangent, False)))
+@built_in(cross_entropy=RowLoops(partial(_softmax_loss, False), partial(_softmax_tangent, False), _cross_entropy_term))
 @dataclass(frozen=True)
 class CrossEntropy(Loss):
     """``-sum(t * log(softmax(o)))`` over classes, PyTorch's ``CrossEntropyLoss``.
@@ -237,7 +248,7 @@ class CrossEntropy(Loss):
         return self._resolved(self.name, softmax_fused(self, activation_name, n_outputs))
 
 
-@built_in(kl_divergence=RowLoops(partial(_softmax_loss, True), partial(_softmax_tangent, True)))
+@built_in(kl_divergence=RowLoops(partial(_softmax_loss, True), partial(_softmax_tangent, True), _divergence_term))
 @dataclass(frozen=True)
 class KLDivergence(Loss):
     """``t * (log(t) - log_softmax(o))``, PyTorch's ``KLDivLoss`` behind a log-softmax.

@@ -90,7 +90,7 @@ class _Column(NamedTuple):
 def _columns(name: str, net: Any) -> tuple[list[_Column], list[tuple[int, int]]]:
     """Inputs and dense layers, and the columns that shortcuts connect."""
     check_kind(name, net, Sequential)
-    parameters = net.named_parameters()
+    parameters = net._named_arrays()
     columns = [_Column(net.n_inputs, ["input"], np.empty(0))]
     arches, starts = [], []
     others = {row.DROPOUT: "dropout", row.BATCH_NORM: "batch norm", row.LAYER_NORM: "layer norm"}

@@ -12,9 +12,10 @@ from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
 
 from fastnn import _checks, _data, activations
+from fastnn._objective import Objective
 from fastnn.activations import ActivationFunction
 from fastnn.cpu import team
-from fastnn.cpu.engine import Engine, Objective
+from fastnn.cpu.engine import Engine
 from fastnn.layers import Dense, Dropout, Layer
 from fastnn.losses import CrossEntropy, KLDivergence, Loss
 from fastnn.network import Sequential

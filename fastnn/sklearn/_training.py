@@ -18,10 +18,11 @@ from sklearn.utils.optimize import _check_optimize_result
 from tqdm import tqdm
 
 from fastnn import optimizers
+from fastnn._stepper import IN_ORDER, Stepper
 from fastnn.optimizers import LBFGS, SGD, Optimizer
 from fastnn.schedules import Schedule
 from fastnn.sklearn._network import Link, Task, most_threads
-from fastnn.training import IN_ORDER, History, State, Stepper, check_callbacks, tell
+from fastnn.training import History, State, check_callbacks, tell
 
 NOT_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and need to be preprocessed."

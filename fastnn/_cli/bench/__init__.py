@@ -8,18 +8,23 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import fastnn
 from fastnn._cli import drawing
-from fastnn._cli.bench import machine, measure, peers, report
+from fastnn._cli.bench import gpu, machine, measure, peers, report
+from fastnn._cli.bench.gpu import report as gpu_report
+from fastnn._cli.bench.gpu.workloads import WORKLOADS as GPU_WORKLOADS
 from fastnn._cli.bench.peak import Peak
 from fastnn._cli.bench.peers import OWN, Peer, UnavailableError
 from fastnn._cli.bench.workloads import WORKLOADS, make_case
 
-_SLOW_TO_COMPILE = "torch-compile"
+_SLOW_TO_COMPILE = "torch-compile"  # and its variants
+DEVICES = ("cpu", "cuda")
+WORKLOADS_ON = {"cpu": tuple(WORKLOADS), "cuda": tuple(GPU_WORKLOADS)}
+PEERS_ON = {"cpu": peers.NAMES, "cuda": peers.GPU_NAMES}
 
 
 @dataclass(frozen=True)
@@ -37,19 +42,27 @@ class Options:
     dtype : str
     activation : str or None
         Of the hidden layers; None leaves each workload its own.
+    device : {"cpu", "cuda"}
     """
 
-    workloads: tuple[str, ...] = tuple(WORKLOADS)
-    peers: tuple[str, ...] = peers.NAMES
+    workloads: tuple[str, ...] = WORKLOADS_ON["cpu"]
+    peers: tuple[str, ...] = PEERS_ON["cpu"]
     rounds: int = 7
     seconds: float = 0.2
     dtype: str = "float32"
     activation: str | None = None
+    device: str = "cpu"
 
     @classmethod
-    def quick(cls) -> Options:
+    def on(cls, device: str) -> Options:
+        """All workloads and peers of a device."""
+        return cls(WORKLOADS_ON[device], PEERS_ON[device], device=device)
+
+    @classmethod
+    def quick(cls, device: str = "cpu") -> Options:
         """A first look: short rounds, and no peer that takes long to compile."""
-        return cls(peers=tuple(name for name in peers.NAMES if name != _SLOW_TO_COMPILE), rounds=3, seconds=0.05)
+        fast = tuple(name for name in PEERS_ON[device] if not name.startswith(_SLOW_TO_COMPILE))
+        return replace(cls.on(device), peers=fast, rounds=3, seconds=0.05)
 
 
 def run(options: Options, path: Path | None) -> int:
@@ -58,8 +71,18 @@ def run(options: Options, path: Path | None) -> int:
         why = "it is a folder" if path.is_dir() else "no such writable folder"
         print(f"python -m fastnn bench: error: --json cannot write {str(path)!r}: {why}", file=sys.stderr)
         return 2
-    result = collect(options, _say if sys.stderr.isatty() else lambda text: None)
-    print(report.text(result, drawing.width()))
+    say = _say if sys.stderr.isatty() else lambda text: None
+    if options.device == "cpu":
+        result = collect(options, say)
+        print(report.text(result, drawing.width()))
+    else:
+        lacking = gpu.missing()
+        if lacking is not None:
+            print(f"python -m fastnn bench: error: --device cuda: {lacking}", file=sys.stderr)
+            return 2
+        kinds, skipped = _load(options)
+        result = gpu.collect(options, kinds, command(options), say) | {"skipped": skipped}
+        print(gpu_report.text(result, drawing.width()))
     if path is not None:
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         print(f"\nwritten to {path}")
@@ -109,7 +132,7 @@ def collect(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
 def command(options: Options) -> str:
     """The command line that measures with these options."""
     words = ["python -m fastnn bench"]
-    default = Options()
+    default = replace(Options.on(options.device), device="cpu")
     for name, value in asdict(options).items():
         if value != getattr(default, name):
             words += [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
@@ -118,16 +141,18 @@ def command(options: Options) -> str:
 
 def _load(options: Options) -> tuple[dict[str, type[Peer]], dict[str, str]]:
     """Classes of the peers that are here, fastnn's first, and why the others are not."""
-    kinds, skipped = {OWN: peers.load(OWN)}, {}
-    for name in peers.NAMES:
+    load = peers.load if options.device == "cpu" else peers.load_gpu
+    kinds, skipped = {OWN: load(OWN)}, {}
+    for name in PEERS_ON[options.device]:
         if name not in options.peers:
             continue
         try:
-            kinds[name] = peers.load(name)
+            kinds[name] = load(name)
         except UnavailableError as error:
             skipped[name] = str(error)
-    if options.peers == Options.quick().peers:
-        skipped[_SLOW_TO_COMPILE] = "left out by --quick"
+    if options.peers == Options.quick(options.device).peers:
+        slow = (name for name in PEERS_ON[options.device] if name.startswith(_SLOW_TO_COMPILE))
+        skipped |= dict.fromkeys(slow, "left out by --quick")
     return kinds, skipped
 
 

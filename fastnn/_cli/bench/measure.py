@@ -6,17 +6,26 @@ import math
 import statistics
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn._cli.bench.peak import Peak
 from fastnn._cli.bench.peers import OWN, Peer, UnavailableError
 from fastnn._cli.bench.workloads import Case
 
 
-def compare(case: Case, kinds: Mapping[str, type[Peer]], rounds: int, seconds: float, peak: Peak) -> dict[str, Any]:
+class Ceiling(Protocol):
+    """What the machine can do at the most, measured beside the workloads."""
+
+    def measure(self) -> None:
+        """Measure once more."""
+
+    def result(self) -> dict[str, Any] | None:
+        """What came of it since the last call."""
+
+
+def compare(case: Case, kinds: Mapping[str, type[Peer]], rounds: int, seconds: float, peak: Ceiling) -> dict[str, Any]:
     """Check and time all peers on one workload; fastnn comes first.
 
     Parameters
@@ -28,7 +37,7 @@ def compare(case: Case, kinds: Mapping[str, type[Peer]], rounds: int, seconds: f
         Each peer, and the GEMM peak, is timed once a round, so that what disturbs the machine disturbs them alike.
     seconds : float
         Rough length of a peer's block in a round.
-    peak : Peak
+    peak : Ceiling
 
     Returns
     -------

@@ -86,12 +86,12 @@ def text(result: Mapping[str, Any], width: int) -> str:
         "Columns of peers: their time / fastnn's; above 1, fastnn is faster.",
         f"Of peak: {peak_line(result)}",
     ]
-    parts = [_wrap(head, width), table(result), _wrap(compile_lines(result), width)]
+    parts = [wrap(head, width), table(result), wrap(compile_lines(result), width)]
     said = notes(result)
     if said:
-        parts.append(_wrap(["Left out, and why:", *(f"- {line}" for line in said)], width))
+        parts.append(wrap(["Left out, and why:", *(f"- {line}" for line in said)], width))
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    parts.append(_wrap([f"Python {machine['python'].split()[-1]}, {versions}"], width))
+    parts.append(wrap([f"Python {machine['python'].split()[-1]}, {versions}"], width))
     return "\n\n".join("\n".join(part) for part in parts)
 
 
@@ -159,7 +159,7 @@ def _cell(entry: Mapping[str, Any] | None) -> str:
     return number(entry["ratio"]) if entry["status"] == "ok" else _MARKS[entry["status"]]
 
 
-def _wrap(lines: Sequence[str], width: int) -> list[str]:
+def wrap(lines: Sequence[str], width: int) -> list[str]:
     """Lines of text broken at the width of the terminal."""
     found = []
     for line in lines:

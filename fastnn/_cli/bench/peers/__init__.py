@@ -20,6 +20,9 @@ OWN = "fastnn"
 N_LOSSES = 20
 # Largest relative difference to fastnn's losses, or of outputs to the largest output.
 TOLERANCE = {"float32": 1e-3, "float64": 1e-6}
+# The same for float32 numbers whose products are computed in another precision: some roundings of 2**-11 or 2**-9 in
+# one after the other layer, and 20 steps with them.
+PRODUCT_TOLERANCE = {"tf32": 1e-2, "bf16": 5e-2}
 
 
 class UnavailableError(Exception):
@@ -42,6 +45,7 @@ class Peer(ABC):
     packages: ClassVar[tuple[str, ...]]
     tolerance: ClassVar[Mapping[str, float]] = TOLERANCE
     on_one_core: ClassVar[bool] = True
+    precision: ClassVar[str] = "float32"  # of the products, on a GPU
 
     def __init__(self, case: Case):
         self.case = case
@@ -81,6 +85,12 @@ class Peer(ABC):
         """Seconds of so many calls that predict all rows."""
 
 
+def in_precision(kind: type[Peer], precision: str) -> type[Peer]:
+    """A peer's variant for a GPU whose products are computed in tf32 or bf16."""
+    tolerance = {"float32": PRODUCT_TOLERANCE[precision]}
+    return type(f"{kind.__name__}_{precision}", (kind,), {"precision": precision, "tolerance": tolerance})
+
+
 # Name, and module and class beside this file; the order is that of the report.
 _PLACES = {
     OWN: ("own", "Fastnn"),
@@ -94,10 +104,34 @@ _PLACES = {
 }
 NAMES = tuple(_PLACES)
 
+_GPU_PLACES = {
+    OWN: ("gpu_own", "FastnnCuda"),
+    "fastnn-tf32": ("gpu_own", "FastnnTF32"),
+    "fastnn-bf16": ("gpu_own", "FastnnBF16"),
+    "torch": ("gpu_torch", "TorchCuda"),
+    "torch-tf32": ("gpu_torch", "TorchTF32"),
+    "torch-bf16": ("gpu_torch", "TorchBF16"),
+    "torch-compile": ("gpu_torch", "TorchCudaCompile"),
+    "torch-compile-tf32": ("gpu_torch", "CompileTF32"),
+    "torch-compile-bf16": ("gpu_torch", "CompileBF16"),
+    "torch-graphs": ("gpu_torch", "TorchCudaGraphs"),
+    "torch-graphs-tf32": ("gpu_torch", "GraphsTF32"),
+    "torch-graphs-bf16": ("gpu_torch", "GraphsBF16"),
+}
+GPU_NAMES = tuple(_GPU_PLACES)
+
 
 def load(name: str) -> type[Peer]:
     """The class of a peer; raises ``UnavailableError`` where its library cannot be imported."""
-    module, kind = _PLACES[name]
+    return _imported(name, *_PLACES[name])
+
+
+def load_gpu(name: str) -> type[Peer]:
+    """The class of a peer on a GPU; raises ``UnavailableError`` where its library cannot be imported."""
+    return _imported(name, *_GPU_PLACES[name])
+
+
+def _imported(name: str, module: str, kind: str) -> type[Peer]:
     try:
         found: type[Peer] = getattr(importlib.import_module(f"{__name__}.{module}"), kind)
     except ModuleNotFoundError as error:

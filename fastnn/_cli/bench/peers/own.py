@@ -18,7 +18,10 @@ from fastnn._cli.bench.workloads import Case
 from fastnn._rows import CLAMP
 from fastnn.cpu.gemm import gemm
 
-_OUTPUTS = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}
+
+def output_activation(loss: str | None) -> str | None:
+    """What belongs before a loss."""
+    return {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}.get(loss or "")
 
 
 class Fastnn(Peer):
@@ -31,8 +34,7 @@ class Fastnn(Peer):
         super().__init__(case)
         work = case.workload
         *hidden, n_out = work.widths[1:]
-        output = _OUTPUTS.get(work.loss) if work.loss else None
-        layers = [*(fn.Dense(units, work.hidden) for units in hidden), fn.Dense(n_out, output)]
+        layers = [*(fn.Dense(units, work.hidden) for units in hidden), fn.Dense(n_out, output_activation(work.loss))]
         self._net = fn.Sequential(layers, n_inputs=work.widths[0], seed=0, dtype=case.dtype)
         for k, (weight, bias) in enumerate(case.weights):
             self._net.set_parameters({f"{k}.weight": weight, f"{k}.bias": bias})

@@ -14,12 +14,21 @@ from fastnn._cli.bench import machine
 from fastnn._cli.bench.peers import Peer, UnavailableError
 from fastnn._cli.bench.workloads import Case
 
-_LOSSES = {
+LOSSES = {
     "mse": torch.nn.MSELoss,
     "cross_entropy": torch.nn.CrossEntropyLoss,
     "binary_cross_entropy": torch.nn.BCEWithLogitsLoss,
 }
 _ACTIVATIONS = {"relu": torch.nn.ReLU, "tanh": torch.nn.Tanh, "gelu": torch.nn.GELU}
+
+
+def make_model(case: Case) -> Any:
+    """The network of a case, with weights of PyTorch's own."""
+    work, nn = case.workload, torch.nn
+    layers: list[Any] = []
+    for i, o in zip(work.widths, work.widths[1:], strict=False):
+        layers += [nn.Linear(i, o), _ACTIVATIONS[work.hidden]()]
+    return nn.Sequential(*layers[:-1]).to(getattr(torch, case.dtype))
 
 
 class Torch(Peer):
@@ -31,11 +40,8 @@ class Torch(Peer):
     def __init__(self, case: Case):
         super().__init__(case)
         torch.set_num_threads(self.n_threads)
-        work, nn = case.workload, torch.nn
-        layers: list[Any] = []
-        for i, o in zip(work.widths, work.widths[1:], strict=False):
-            layers += [nn.Linear(i, o), _ACTIVATIONS[work.hidden]()]
-        self._model = nn.Sequential(*layers[:-1]).to(getattr(torch, case.dtype))
+        work = case.workload
+        self._model = make_model(case)
         self._start = [torch.tensor(part.T) for layer in case.weights for part in layer]
         self._reset()
         self._x = torch.from_numpy(case.x)
@@ -44,7 +50,7 @@ class Torch(Peer):
         if work.loss is None:
             self._call = self._wrap(self._model)
         else:
-            model, loss = self._model, _LOSSES[work.loss]()
+            model, loss = self._model, LOSSES[work.loss]()
             self._call = self._wrap(lambda x, y: loss(model(x), y))
 
     @staticmethod

@@ -1,0 +1,134 @@
+"""The CUDA engine: parameters in the memory of a GPU, and what is asked of them.
+
+Its methods are those of `fastnn.cpu.engine.Engine`; the arrays that they take and return lie on the device.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastnn._objective import Objective
+from fastnn.cuda import kernels, streams, table
+from fastnn.cuda._jit import SIMULATED, cuda
+from fastnn.cuda.passes import Device, Passes, Predictor
+from fastnn.cuda.training import Training
+from fastnn.optimizers import Optimizer
+from fastnn.plan import Plan
+
+
+def missing() -> str | None:
+    """What is missing for computing on a GPU, or None."""
+    if SIMULATED:
+        return None
+    try:
+        cuda.current_context()
+    except Exception as error:  # drivers fail in many ways, which all mean this
+        said = " ".join(str(error).split()) or type(error).__name__
+        return f"it needs an NVIDIA GPU and its driver (nvidia-smi shows what is there); {said}"
+    return None
+
+
+class Engine:
+    """Runs one network on the current CUDA device.
+
+    Parameters
+    ----------
+    plan : Plan
+    theta : ndarray, (n_parameters,)
+        The parameters, copied to the device.
+    running : ndarray, (n_buffers,)
+        Running statistics, copied to the device.
+    precision : {None, "tf32", "bf16", "fp16"}
+        Operands of matrix products are rounded to it, for tensor cores; sums and all else stay in float32.
+
+    Attributes
+    ----------
+    state : device array, (n_parameters + n_buffers + 1,)
+        Parameters, then running means and variances; one number more, because no array may be empty.
+    """
+
+    def __init__(self, plan: Plan, theta: np.ndarray, running: np.ndarray, precision: str | None = None):
+        self.plan, self.dtype = plan, theta.dtype
+        self._device = Device(plan, theta.dtype, precision)
+        self._predictor: Predictor | None = None
+        self.state = streams.to_device(self._joined(theta, running))
+
+    @staticmethod
+    def _joined(theta: np.ndarray, running: np.ndarray) -> np.ndarray:
+        return np.concatenate([theta, running, np.zeros(1, theta.dtype)])
+
+    @property
+    def parameters(self) -> Any:
+        """The parameters, a view of ``state``."""
+        return self.state[: self.plan.n_parameters]
+
+    @property
+    def running(self) -> Any:
+        """The running statistics, a view of ``state``."""
+        begin = self.plan.n_parameters
+        return self.state[begin : begin + self.plan.n_buffers]
+
+    def pull(self, theta: np.ndarray, running: np.ndarray) -> None:
+        """Copy parameters and running statistics to the host."""
+        held = streams.to_host(self.state)
+        theta[:] = held[: theta.size]
+        running[:] = held[theta.size : theta.size + running.size]
+
+    def push(self, theta: np.ndarray, running: np.ndarray) -> None:
+        """Copy parameters and running statistics to the device."""
+        self.state.copy_to_device(self._joined(theta, running), stream=streams.current())
+
+    def predict(self, x: Any, threads: int = 1) -> Any:
+        """Values of the output layer, (n, n_outputs); the GPU's threads are not counted."""
+        if self._predictor is None:
+            self._predictor = Predictor(self._device)
+        return self._predictor.run(self.state, x)
+
+    def evaluate(self, objective: Objective) -> float:
+        """Mean loss over all rows in inference mode, without penalties."""
+        return self._differentiate(objective, False, 0, 0)[0]
+
+    def loss_and_gradients(self, objective: Objective, training: bool, key: int) -> tuple[float, np.ndarray]:
+        """Mean loss with penalties, and its gradient in the layout of the parameters, on the host."""
+        loss, gradient, _ = self._differentiate(objective, training, key, kernels.LEARNS)
+        return loss, streams.to_host(gradient)
+
+    def input_gradients(self, objective: Objective, training: bool, key: int) -> Any:
+        """dLoss/dX, (n, n_inputs)."""
+        return self._differentiate(objective, training, key, kernels.WANTS_DX)[2]
+
+    def update_statistics(self, objective: Objective, key: int) -> None:
+        """Let batch normalisation see all rows once, as a training step would."""
+        if self.plan.n_buffers:
+            self._differentiate(objective, True, key, 0, moves=True)
+
+    def _differentiate(
+        self, objective: Objective, training: bool, key: int, asks: int, moves: bool = False
+    ) -> tuple[float, Any, Any]:
+        n, plan, state = objective.x.shape[0], self.plan, self.state
+        if training and plan.n_buffers and not moves:
+            # A question about the loss must not move the running statistics.
+            state = self._device.memory(state.size)
+            state.copy_to_device(self.state, stream=streams.current())
+        passes = Passes(self._device, objective, n, training, bool(asks & kernels.WANTS_DX))
+        work = passes.workspace(0)
+        schedule = passes.schedule(np.zeros((1, 1)), np.array([n]))
+        if passes.weighted:
+            passes.weigh(schedule, self._device.nothing, False, 0, n, 1)
+        dx = streams.empty((n, plan.n_inputs), self.dtype) if asks & kernels.WANTS_DX else self._device.no_real
+        parts, n_losses = passes.derive(
+            state, work, self._device.nothing, dx.reshape(dx.size), schedule, 0, passes.flags | asks, 0, n,
+            np.uint64(key),
+        )  # fmt: skip
+        if asks & kernels.LEARNS:
+            passes.collect(state, work, parts)
+        begin = passes.begin(table.PARTIAL_LOSSES)
+        losses = streams.to_host(work[begin : begin + n_losses])
+        begin = passes.begin(table.GRADIENT)
+        return float(losses.sum(dtype=self.dtype)), work[begin : begin + plan.n_parameters], dx
+
+    def training(self, objective: Objective, optimizer: Optimizer, batch_size: int, key: int) -> Training:
+        """Prepare training steps over ``objective`` in batches of up to ``batch_size`` rows."""
+        return Training(self._device, self.state, objective, optimizer, batch_size, key)

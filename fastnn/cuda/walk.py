@@ -1,0 +1,283 @@
+"""A plan walked by blocks of threads: one function for each thing that happens to a row of it.
+
+Every function shares its work among ``parts`` blocks, of which this one is ``part``. So the same functions serve a
+block that takes some samples through the whole network alone (part 0 of 1, a barrier after each row), and launches of
+many blocks, one row of the plan each. All threads of a block call them together.
+
+The values of a sample lie in one row of ``space``, at the places that the table names; see `fastnn.cuda.table`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastnn import _rows as row
+from fastnn.cuda._jit import cuda, device, load, rolled, store
+from fastnn.cuda.elements import Elements
+from fastnn.cuda.product import AnyShape, make_product
+from fastnn.cuda.rowwise import make_rowwise
+
+
+class Frame(NamedTuple):
+    """What the functions of a block work on; T is the network's dtype, offsets count elements."""
+
+    table: Any  # int64, the rows of the plan
+    n_rows: Any
+    reals: Any  # T, the rows' numbers
+    state: Any  # T, parameters and running statistics
+    theta: Any  # where this network's parameters begin in it
+    n_theta: Any
+    work: Any  # T: gradients, statistics
+    gradient: Any  # where this block's gradient begins in it
+    statistics: Any  # where 1 / deviation of batch normalisations begin in it
+    space: Any  # T, values of samples
+    at: Any  # where those of the first sample begin
+    ld: Any  # from one sample to the next
+    rows: Any  # samples
+    shared: Any  # T, shared memory of the block
+    t: Any  # this thread
+    part: Any
+    parts: Any
+
+
+class Walk(NamedTuple):
+    """Device functions: ``forward(f, q, training, key, first)``, ``activate``, ``slope``, ``backward``, ``learn``."""
+
+    forward: Any
+    activate: Any
+    slope: Any
+    backward: Any
+    learn: Any
+
+
+@cache
+def make_walk(T: Any, shape: AnyShape, elements: Elements) -> Walk:
+    """The functions for blocks of this shape; ``q`` is the offset of a row in the table.
+
+    ``forward``: what the row computes, up to an element-wise activation. Key and first sample decide dropout factors.
+    ``activate(f, q)``: softmax and log_softmax, where the row ends with one.
+    ``slope(f, q)``: dLoss/d output becomes dLoss/d pre-activation, unless the next row's product has done that.
+    ``backward(f, q, training)``: dLoss/d input.
+    ``learn(f, q, begin, end, gradient, more)``: gradients of the row's parameters from some samples, written to
+    ``gradient`` in ``work``, or with ``more`` added to what is there.
+    """
+    value_of, slope_of, dropout_of = elements
+    softmax, softmax_backward, batch_norm, batch_norm_backward, layer_norm, layer_norm_backward = make_rowwise(T, shape)
+    one, nothing, threads = np.int64(1), np.int64(0), shape.threads
+
+    @device
+    def bias(f, q, i, j):
+        b = load(f.table, q + row.B)
+        return load(f.state, f.theta + b + j) if b >= 0 else T(0)
+
+    @device
+    def store_output(f, q, i, j, z):
+        low = T(0) if load(f.table, q + row.ACT) == row.RELU else T(-np.inf)
+        z = low if z < low else z  # NaN is not less
+        store(f.space, f.at + load(f.table, q + row.OUT) + i * f.ld + j, z)
+
+    @device
+    def apply(f, q, i, j):
+        if load(f.table, q + row.ACT) == row.ELEMENTWISE:
+            at, slope, code = f.at + i * f.ld + j, load(f.table, q + row.SLOPE), load(f.table, q + row.VALUE)
+            out = at + load(f.table, q + row.OUT)
+            z = load(f.space, out)
+            a = value_of(code, z)
+            if slope >= 0:
+                store(f.space, at + slope, slope_of(code, z, a))
+            store(f.space, out, a)
+
+    @device
+    def zero(f, c, i, j):
+        return T(0)
+
+    @device
+    def store_d_in(f, q, i, j, value):
+        """With the slope of the row before, whose gradient this is."""
+        at, epilogue = f.at + i * f.ld + j, load(f.table, q + row.EPILOGUE)
+        if epilogue != row.CLAMP:
+            factor = load(f.space, at + load(f.table, q + row.EPILOGUE_SLOT))
+            if epilogue == row.SCALE:
+                value *= factor
+            elif factor <= T(0):
+                value = T(0)
+        store(f.space, at + load(f.table, q + row.D_IN), value)
+
+    @device
+    def gradient_before(f, c, i, j):
+        begin, n, more = c
+        return load(f.work, begin + i * n + j) if more else T(0)
+
+    @device
+    def store_gradient(f, c, i, j, value):
+        begin, n, _ = c
+        store(f.work, begin + i * n + j, value)
+
+    run_forward = _tiled(T, shape, bias, store_output, apply)
+    run_backward = _tiled(T, shape, zero, store_d_in, None)
+    run_learn = _tiled(T, shape, gradient_before, store_gradient, None)
+
+    @device
+    def spread(f):
+        """This thread's first element of the rows' values, and the step to its next."""
+        return f.part * threads + f.t, f.parts * threads
+
+    @device
+    def forward(f, q, training, key, first):
+        kind, n = load(f.table, q + row.KIND), load(f.table, q + row.N_OUT)
+        source, target = f.at + load(f.table, q + row.IN), f.at + load(f.table, q + row.OUT)
+        begin, step = spread(f)
+        if kind == row.DENSE:
+            n_in = load(f.table, q + row.N_IN)
+            a = (f.space, source, f.ld, one, f.rows)
+            b = (f.state, f.theta + load(f.table, q + row.W), one, n, n)
+            run_forward(f, q, a, b, f.rows, n, nothing, n_in)
+        elif kind == row.BATCH_NORM:
+            batch_norm(f, q, training)
+        elif kind == row.LAYER_NORM:
+            layer_norm(f, q)
+        elif kind == row.DROPOUT and training:
+            slope = f.at + load(f.table, q + row.SLOPE)
+            rate = load(f.reals, load(f.table, q + row.REALS))
+            for e in range(begin, f.rows * n, step):
+                i, j = e // n, e % n
+                factor = dropout_of(key, first + i, q // row.WIDTH - 1, j, rate)
+                store(f.space, slope + i * f.ld + j, factor)
+                store(f.space, target + i * f.ld + j, load(f.space, source + i * f.ld + j) * factor)
+        elif kind == row.ADD:
+            skip = f.at + load(f.table, q + row.SKIP)
+            for e in range(begin, f.rows * n, step):
+                at = e // n * f.ld + e % n
+                store(f.space, target + at, load(f.space, source + at) + load(f.space, skip + at))
+        elif kind == row.ACTIVATION and load(f.table, q + row.ACT) == row.ELEMENTWISE:
+            slope, code = load(f.table, q + row.SLOPE), load(f.table, q + row.VALUE)
+            for e in range(begin, f.rows * n, step):
+                at = e // n * f.ld + e % n
+                z = load(f.space, source + at)
+                a = value_of(code, z)
+                if slope >= 0:
+                    store(f.space, f.at + slope + at, slope_of(code, z, a))
+                store(f.space, target + at, a)
+        elif source != target:
+            for e in range(begin, f.rows * n, step):
+                at = e // n * f.ld + e % n
+                store(f.space, target + at, load(f.space, source + at))
+
+    @device
+    def activate(f, q):
+        if load(f.table, q + row.ACT) == row.ROWWISE:
+            softmax(f, q)
+
+    @device
+    def slope(f, q):
+        act, n = load(f.table, q + row.ACT), load(f.table, q + row.N_OUT)
+        out, d = f.at + load(f.table, q + row.OUT), f.at + load(f.table, q + row.D_OUT)
+        begin, step = spread(f)
+        if act == row.ROWWISE:
+            softmax_backward(f, q)
+        elif act != row.IDENTITY and load(f.table, q + row.SLOPE_DONE) == 0:
+            factor = f.at + load(f.table, q + row.SLOPE)
+            for e in range(begin, f.rows * n, step):
+                at = e // n * f.ld + e % n
+                value = load(f.space, d + at)
+                if act == row.ELEMENTWISE:
+                    value *= load(f.space, factor + at)
+                elif load(f.space, out + at) <= T(0):
+                    value = T(0)
+                store(f.space, d + at, value)
+
+    @device
+    def backward(f, q, training):
+        kind, n = load(f.table, q + row.KIND), load(f.table, q + row.N_OUT)
+        d = f.at + load(f.table, q + row.D_OUT)
+        if load(f.table, q + row.D_IN) < 0:
+            return
+        d_in = f.at + load(f.table, q + row.D_IN)
+        begin, step = spread(f)
+        if kind == row.DENSE:
+            n_in = load(f.table, q + row.N_IN)
+            a = (f.space, d, f.ld, one, f.rows)
+            b = (f.state, f.theta + load(f.table, q + row.W), n, one, n_in)
+            run_backward(f, q, a, b, f.rows, n_in, nothing, n)
+        elif kind == row.BATCH_NORM:
+            batch_norm_backward(f, q, training)
+        elif kind == row.LAYER_NORM:
+            layer_norm_backward(f, q)
+        else:
+            other = f.at + load(f.table, q + (row.SKIP if kind == row.SPLIT else row.SLOPE))
+            for e in range(begin, f.rows * n, step):
+                at = e // n * f.ld + e % n
+                value = load(f.space, d + at)
+                if kind == row.SPLIT:
+                    value += load(f.space, other + at)
+                elif kind == row.DROPOUT and training:
+                    value *= load(f.space, other + at)
+                store(f.space, d_in + at, value)
+
+    @device
+    def learn(f, q, begin, end, gradient, more):
+        kind, n = load(f.table, q + row.KIND), load(f.table, q + row.N_OUT)
+        d = f.at + load(f.table, q + row.D_OUT)
+        w, b = gradient + load(f.table, q + row.W), load(f.table, q + row.B)
+        first, step = spread(f)
+        if kind == row.DENSE:
+            n_in = load(f.table, q + row.N_IN)
+            a = (f.space, f.at + load(f.table, q + row.IN), one, f.ld, n_in)
+            run_learn(f, (w, n, more), a, (f.space, d, one, f.ld, n), n_in, n, begin, end)
+            if b >= 0:
+                for j in range(first, n, step):
+                    total = load(f.work, gradient + b + j) if more else T(0)
+                    for i in range(begin, end):
+                        total += load(f.space, d + i * f.ld + j)
+                    store(f.work, gradient + b + j, total)
+        elif kind == row.BATCH_NORM or kind == row.LAYER_NORM:
+            normal = f.at + load(f.table, q + row.SLOPE)
+            for j in range(first, n, step):
+                gain = load(f.work, w + j) if more else T(0)
+                bias = load(f.work, gradient + b + j) if more else T(0)
+                for i in range(begin, end):
+                    di = load(f.space, d + i * f.ld + j)
+                    gain += di * load(f.space, normal + i * f.ld + j)
+                    bias += di
+                store(f.work, w + j, gain)
+                store(f.work, gradient + b + j, bias)
+
+    return Walk(forward, activate, slope, backward, learn)
+
+
+def _tiled(T, shape, start, finish, after):
+    """``run(f, c, a, b, n_i, n_j, k0, k1)``: a product whose tiles the blocks share.
+
+    Elements begin as ``start(f, c, i, j)`` and go to ``finish(f, c, i, j, sum)``. Then, where there is an ``after``, it
+    is called once more for each, in a loop that is not unrolled: the code of an activation is long.
+    """
+    product = make_product(T, shape)
+    multiply, tile_row, tile_column = product
+    size, rows, columns = shape.size, shape.rows, shape.columns
+    counted = np.uint64(size)
+    follows = after is not None
+
+    @device
+    def run(f, c, a, b, n_i, n_j, k0, k1):
+        sums = cuda.local.array(size, T)
+        across = (n_j + columns - 1) // columns
+        for tile in range(f.part, (n_i + rows - 1) // rows * across, f.parts):
+            i0, j0 = tile // across * rows, tile % across * columns
+            for e in range(size):
+                i, j = i0 + tile_row(f.t, e), j0 + tile_column(f.t, e)
+                sums[e] = start(f, c, i, j) if i < n_i and j < n_j else T(0)
+            multiply(sums, f.shared, f.t, a, b, i0, j0, k0, k1)
+            for e in range(size):
+                i, j = i0 + tile_row(f.t, e), j0 + tile_column(f.t, e)
+                if i < n_i and j < n_j:
+                    finish(f, c, i, j, sums[e])
+            if follows:
+                for e in range(np.int64(rolled(counted))):
+                    i, j = i0 + tile_row(f.t, e), j0 + tile_column(f.t, e)
+                    if i < n_i and j < n_j:
+                        after(f, c, i, j)
+
+    return run
