@@ -213,7 +213,10 @@ class Model:
         """
         checked = check_device(device)
         if checked != self.device:
-            _check_precision(self._precision, self.dtype, checked)
+            try:
+                _check_precision(self._precision, self.dtype, checked)
+            except ValueError as error:
+                raise ValueError(f"device {checked!r} needs another precision, None for example: {error}") from error
             self._pull()
             self.device, self._engine = checked, None
         return self

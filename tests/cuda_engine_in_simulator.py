@@ -17,6 +17,8 @@ from test_activations import CHANGED
 
 import fastnn as fn
 from fastnn import jit
+from fastnn._data import on_host
+from fastnn.cuda import narrow as narrow_module
 from fastnn.cuda import passes
 from fastnn.cuda._jit import SIMULATED
 
@@ -213,6 +215,71 @@ def test_several_epochs_at_once_are_epochs(way, shuffle):
     for net in (one, other):  # goes on
         net.fit(x, y, "mse", "adam", epochs=2, batch_size=4, shuffle=shuffle)
     assert_same_parameters(one, other, "float64")
+
+
+# Relative errors of one rounding: 11, 8 and 11 bits.
+ROUNDED = {"tf32": 2.0**-11, "bf16": 2.0**-8, "fp16": 2.0**-11}
+PRECISE_WAYS = {**WAYS, "blocks take samples, narrow": {"ALONE": 0}}
+
+
+@pytest.mark.parametrize("name", PRECISE_WAYS)
+@pytest.mark.parametrize("precision", ROUNDED)
+def test_precisions(precision, name, monkeypatch):
+    """Operands are rounded, and only they: errors are those of the precision, neither larger nor much smaller."""
+    for setting, value in PRECISE_WAYS[name].items():
+        monkeypatch.setattr(passes, setting, value)
+    narrow = name.endswith("narrow")
+    if not narrow:
+        monkeypatch.setattr(narrow_module, "forward", lambda *arguments: None)
+        monkeypatch.setattr(narrow_module, "backward", lambda *arguments: None)
+    layers = [fn.Dense(13, "tanh"), fn.Dense(9, "gelu"), fn.Dense(3)]
+    one, other = pair(layers)
+    other.precision = precision
+    x, y = rows(21, "float32"), numbers(21, 3)
+    exact = one.predict(x)
+    error = np.linalg.norm(other.predict(x) - exact) / np.linalg.norm(exact)
+    assert ROUNDED[precision] / 20 < error < 2 * ROUNDED[precision]
+    assert (other._ready()._predictor._narrow is not None) == narrow
+    steps = []
+    for net in (one, other):
+        start = on_host(net.parameters).copy()
+        net.fit(x, y, "mse", fn.SGD(1.0), epochs=1, batch_size=21)
+        steps.append(on_host(net.parameters) - start)
+    error = np.linalg.norm(steps[1] - steps[0]) / np.linalg.norm(steps[0])
+    assert ROUNDED[precision] / 20 < error < 4 * ROUNDED[precision]
+    _, gradients = other.loss_and_gradients(x, y, "mse")
+    assert all(np.isfinite(array).all() for array in gradients.values())
+    wanted = one.input_gradients(x, y, "mse")
+    error = np.linalg.norm(other.input_gradients(x, y, "mse") - wanted) / np.linalg.norm(wanted)
+    assert error < 20 * ROUNDED[precision]  # parameters differ by the step above
+
+
+@pytest.mark.parametrize("name", PRECISE_WAYS)
+def test_fp16_leaves_steps_out_whose_gradients_overflow(name, monkeypatch):
+    for setting, value in PRECISE_WAYS[name].items():
+        monkeypatch.setattr(passes, setting, value)
+    one, other = pair([fn.Dense(5, "tanh"), fn.Dense(2)])
+    other.precision = "fp16"
+    x, y = rows(8, "float32"), np.full((8, 2), 3e3, np.float32)  # times the first scale, beyond 65,504
+    before = other.parameters.copy_to_host()
+    history = other.fit(x, y, "mse", fn.SGD(1e-7), epochs=1, batch_size=8)
+    np.testing.assert_array_equal(other.parameters.copy_to_host(), before)
+    other.fit(x, y, "mse", fn.SGD(1e-7), epochs=12, batch_size=8, shuffle=False)
+    assert (other.parameters.copy_to_host() != before).any()
+    assert np.isfinite(other.parameters.copy_to_host()).all()
+    one.fit(x, y, "mse", fn.SGD(1e-7), epochs=1, batch_size=8)
+    np.testing.assert_allclose(history.loss, one.evaluate(x, y, "mse", ())["loss"], rtol=1e-2)
+
+
+def test_where_a_precision_is_not_to_be_had():
+    _, other = pair([fn.Dense(2)], "float64")
+    with pytest.raises(ValueError, match="precision 'bf16' needs dtype 'float32'"):
+        other.precision = "bf16"
+    _, other = pair([fn.Dense(2)])
+    other.precision = "tf32"
+    with pytest.raises(ValueError, match="device 'cpu' needs another precision, None for example"):
+        other.to("cpu")
+    assert other.device == "cuda"
 
 
 def test_lbfgs():

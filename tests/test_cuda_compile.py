@@ -12,7 +12,7 @@ from fastnn import plan
 from fastnn.losses._base import KINDS, Formula
 from fastnn.optimizers._rules import RULES
 
-pytestmark = pytest.mark.cuda
+pytestmark = [pytest.mark.cuda, pytest.mark.compiles]
 
 CAPABILITY = (9, 0)
 NETWORKS = {

@@ -6,7 +6,7 @@ from test_cuda_compile import compiler, ptx_of, resources
 
 __all__ = ["compiler"]  # a fixture
 
-pytestmark = pytest.mark.cuda
+pytestmark = [pytest.mark.cuda, pytest.mark.compiles]
 
 REAL = [
     "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64",

@@ -7,7 +7,7 @@ from test_cuda_compile import compiler, ptx_of, resources
 import fastnn as fn
 from fastnn import activations, losses
 
-pytestmark = pytest.mark.cuda
+pytestmark = [pytest.mark.cuda, pytest.mark.compiles]
 
 __all__ = ["compiler"]
 CAPABILITIES = [(9, 0), (8, 0)]
@@ -15,12 +15,16 @@ CAPABILITIES = [(9, 0), (8, 0)]
 MOST_REGISTERS = 255
 
 
-def kernels(dtype):
+def kernels(dtype, precision=None):
     """Every kernel by name: the function, its arguments in terms of types, and the threads of its blocks."""
     from fastnn.cuda import kernels, layered, update
     from fastnn.cuda.product import small_shape, stream_shape
 
-    T, stream, small = np.dtype(dtype).type, stream_shape(np.dtype(dtype)), small_shape(np.dtype(dtype))
+    T, stream, small = (
+        np.dtype(dtype).type,
+        stream_shape(np.dtype(dtype), precision),
+        small_shape(np.dtype(dtype), precision),
+    )
     used = tuple(activations.get(name) for name in ("tanh", "gelu"))
     formula = losses.get("mse").resolve("identity", 3).source
     rows = losses.get("cross_entropy").resolve("identity", 3).source
@@ -36,8 +40,8 @@ def kernels(dtype):
         "layer, predict": (layered.layer_kernel(T, stream, used, None), "iaaaaaaiaannnnnnknnn", stream),
         "layer, formula": (layered.layer_kernel(T, stream, used, formula), "iaaaaaaiaannnnnnknnn", stream),
         "layer, rows": (layered.layer_kernel(T, stream, used, rows), "iaaaaaaiaannnnnnknnn", stream),
-        "update": (update.update_kernel(T, stream, rule), "iaaaannnb", stream),
-        "collect": (update.collect_kernel(T, stream), "iaaan", stream),
+        "update": (update.update_kernel(T, stream, rule), "iaaaannnbb", stream),
+        "collect": (update.collect_kernel(T, stream), "iaaaannb", stream),
     }
 
 
@@ -72,3 +76,30 @@ def test_kernels_stay_in_their_dtype_and_do_not_spill(compiler, name, dtype, cap
     print(f"{name}, {dtype}, sm_{capability[0]}{capability[1]}: {registers} registers, {local} bytes of local memory")
     assert (local, stores, loads) == (0, 0, 0)
     assert registers <= MOST_REGISTERS
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
+@pytest.mark.parametrize("name", ["predict, shared", "layer, predict", "layer, formula"])
+def test_rounded_products_are_tensor_cores(compiler, name, precision):
+    check_rounded(compiler, name, precision)
+
+
+@pytest.mark.parametrize("name", ["derive, rows", "train"])
+def test_rounded_training_is_tensor_cores(compiler, name):
+    check_rounded(compiler, name, "bf16")
+
+
+def check_rounded(compiler, name, precision):
+    from numba.cuda import types
+
+    kernel, arguments, _ = kernels("float32", precision)[name]
+    kinds = {"i": types.int64[::1], "a": types.float32[::1], "u": types.uint64[::1], "n": types.int64}
+    signature = types.void(*((kinds | {"k": types.uint64})[letter] for letter in arguments))
+    ptx = ptx_of(compiler, kernel.py_func, signature, device=False)
+    assert "mma.sync.aligned.m16n8k" in ptx
+    assert {"tf32": "tf32", "bf16": "bf16", "fp16": "f32.f16.f16.f32"}[precision] in ptx
+    assert ".f64" not in ptx
+    bounds = kernel.targetoptions["launch_bounds"]
+    registers, local, stores, loads = resources(compiler, kernel.py_func, signature, CAPABILITIES[0], bounds)
+    print(f"{name}, {precision}: {registers} registers, {local} bytes of local memory")
+    assert (local, stores, loads) == (0, 0, 0)

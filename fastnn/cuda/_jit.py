@@ -27,10 +27,12 @@ if getattr(cuda, "implementation", None) != "NVIDIA":
     raise ImportError(f"{_NEEDED}; it is installed, but {cuda.__file__} takes its place", name="numba_cuda")
 
 __all__ = [
-    "SIMULATED", "cuda", "device", "dlpack_view", "extending", "gpu_of", "kernel", "libdevice", "load", "load4",
-    "rolled", "store", "store4", "types",
+    "DEFAULT_SHARED", "SIMULATED", "allow_shared", "cuda", "device", "dlpack_view", "extending", "gpu_of", "kernel",
+    "libdevice", "load", "load4", "most_shared", "rolled", "store", "store4", "types",
 ]  # fmt: skip
 
+#: Shared memory of a block that needs no permission.
+DEFAULT_SHARED = 48 * 1024
 #: Python itself runs the kernels (NUMBA_ENABLE_CUDASIM=1).
 SIMULATED = bool(cuda.config.ENABLE_CUDASIM)
 
@@ -54,6 +56,28 @@ def dlpack_view(obj: Any, stream: int) -> Any:
     from cuda.core.utils import StridedMemoryView
 
     return StridedMemoryView.from_dlpack(obj, stream_ptr=stream)
+
+
+def allow_shared(compiled: Any, arguments: tuple[Any, ...], size: int) -> None:
+    """Let a launch with arguments of these types ask for ``size`` bytes of shared memory, more than all may have.
+
+    Numba has no option for it (numba-cuda issue 94), so the driver is told what concerns the compiled function.
+    """
+    if SIMULATED or size <= DEFAULT_SHARED:
+        return
+    driver = cuda.cudadrv.driver
+    compiled.compile(types.void(*arguments))
+    attribute = driver.binding.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    for each in compiled.overloads.values():
+        function = each._codelibrary.get_cufunc()
+        driver.driver.cuKernelSetAttribute(attribute, size, function.handle, function.device.id)
+
+
+def most_shared() -> int:
+    """Bytes of shared memory that a block may ask for on the current device."""
+    if SIMULATED:
+        return 227 * 1024  # of compute capability 9.0
+    return int(cuda.get_current_device().MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
 
 
 def gpu_of(array: Any) -> int:

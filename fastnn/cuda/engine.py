@@ -119,11 +119,11 @@ class Engine:
             passes.weigh(schedule, self._device.nothing, False, 0, n, 1)
         dx = streams.empty((n, plan.n_inputs), self.dtype) if asks & kernels.WANTS_DX else self._device.no_real
         parts, n_losses = passes.derive(
-            state, work, self._device.nothing, dx.reshape(dx.size), schedule, 0, passes.flags | asks, 0, n,
+            state, work, self._device.nothing, dx.reshape(dx.size), schedule, 0, passes.flags | asks, 0, n, n,
             np.uint64(key),
         )  # fmt: skip
         if asks & kernels.LEARNS:
-            passes.collect(state, work, parts)
+            passes.collect(state, work, schedule, 0, parts)
         begin = passes.begin(table.PARTIAL_LOSSES)
         losses = streams.to_host(work[begin : begin + n_losses])
         begin = passes.begin(table.GRADIENT)

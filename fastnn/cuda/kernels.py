@@ -20,13 +20,14 @@ from fastnn.cuda._jit import SIMULATED, cuda, device, kernel, load, store
 from fastnn.cuda.elements import make_elements
 from fastnn.cuda.loss import Targets, make_loss, sample_of
 from fastnn.cuda.product import AnyShape, shared_kind
+from fastnn.cuda.rowwise import LANES
 from fastnn.cuda.scalars import compiled
 from fastnn.cuda.update import LOSS, WEIGHT, WIDTH, make_update
 from fastnn.cuda.walk import Frame, make_walk
 from fastnn.losses._base import Formula, RowLoops
 
 # Bits of ``flags``.
-LABELS, WEIGHTED, ORDERED, LEARNS, WANTS_DX, TRAINING, MORE = (1 << k for k in range(7))
+LABELS, WEIGHTED, ORDERED, LEARNS, WANTS_DX, TRAINING, MORE, SCALED = (1 << k for k in range(8))
 
 _step_key = _random.step_key if SIMULATED else compiled(_random.step_key)
 
@@ -43,23 +44,30 @@ def block_frame(table, reals, state, theta, work, block, space, at, rows, shared
 
 
 def make_gather(threads):
+    at_once = threads // LANES
+
     @device
     def gather(f, x, targets, first):
         """Copy the inputs of ``f.rows`` samples from place ``first`` of the order on."""
         n, at = load(f.table, head.N_IN), f.at + load(f.table, head.X)
-        for e in range(f.part * threads + f.t, f.rows * n, f.parts * threads):
-            i, j = e // n, e % n
-            store(f.space, at + i * f.ld + j, load(x, sample_of(targets, first + i) * n + j))
+        for i in range(f.part * at_once + f.t // LANES, f.rows, f.parts * at_once):
+            source, target = sample_of(targets, first + i) * n, at + i * f.ld
+            for j in range(f.t % LANES, n, LANES):
+                store(f.space, target + j, load(x, source + j))
 
     return gather
 
 
 def make_copy_out(threads):
+    at_once = threads // LANES
+
     @device
-    def copy_out(f, place, n, out, first):
-        """Copy values of ``f.rows`` samples to rows ``first...`` of ``out``, (samples, n)."""
-        for e in range(f.part * threads + f.t, f.rows * n, f.parts * threads):
-            store(out, first * n + e, load(f.space, f.at + place + e // n * f.ld + e % n))
+    def copy_out(f, place, n, out, first, factor):
+        """Copy values of ``f.rows`` samples, times a factor, to rows ``first...`` of ``out``, (samples, n)."""
+        for i in range(f.part * at_once + f.t // LANES, f.rows, f.parts * at_once):
+            source, target = f.at + place + i * f.ld, (first + i) * n
+            for j in range(f.t % LANES, n, LANES):
+                store(out, target + j, factor * load(f.space, source + j))
 
     return copy_out
 
@@ -111,7 +119,7 @@ def predict_kernel(T: Any, shape: AnyShape, activations: tuple[ActivationFunctio
                 f = block_frame(table, reals, state, np.int64(0), work, block, work, at, count, shared, t)
             gather(f, x, nobody, first)
             run(f, False, np.uint64(0), np.int64(0))
-            copy_out(f, load(table, head.OUT), load(table, head.N_OUT), out, first)
+            copy_out(f, load(table, head.OUT), load(table, head.N_OUT), out, first, T(1))
             cuda.syncthreads()
 
     return predict
@@ -132,8 +140,8 @@ def make_derive(
 
     @device
     def derive(
-        table, reals, state, theta, work, x, targets, dx, start, count, scale, training, key, learns, wants, block,
-        blocks, shared, t,
+        table, reals, state, theta, work, x, targets, dx, start, count, scale, inverse, training, key, learns, wants,
+        block, blocks, shared, t,
     ):  # fmt: skip
         piece, mine = load(table, head.PIECE), T(0)
         at = load(table, head.SPACE) + block * piece * load(table, head.LD)
@@ -157,7 +165,7 @@ def make_derive(
                 for r in range(f.n_rows):
                     learn(f, head.HEADER + r * row.WIDTH, np.int64(0), rows, f.gradient, first >= blocks * piece)
             if wants:
-                copy_out(f, load(table, head.DX), load(table, head.N_IN), dx, first)
+                copy_out(f, load(table, head.DX), load(table, head.N_IN), dx, first, inverse)
             cuda.syncthreads()
         return mine
 
@@ -175,6 +183,7 @@ def derive_kernel(
     """
     derive, update = make_derive(T, shape, activations, source), make_update(T, shape, None)
     block_sum, penalty, scale_of = update.block_sum, update.penalty, update.scale_of
+    gradient_scale, inverse_scale = update.gradient_scale, update.inverse_scale
     threads = shape.threads
 
     kind = shared_kind(T)
@@ -189,10 +198,11 @@ def derive_kernel(
             y, columns, (flags & LABELS) != 0, weights, (flags & WEIGHTED) != 0, order, (flags & ORDERED) != 0
         )
         learns = (flags & LEARNS) != 0
-        scale = scale_of(schedule, s)
-        total = scale * derive(
-            table, reals, state, np.int64(0), work, x, targets, dx, start, count, scale, (flags & TRAINING) != 0, key,
-            learns, (flags & WANTS_DX) != 0, block, blocks, shared, t,
+        scale = gradient_scale(table, work, schedule, s, (flags & SCALED) != 0)
+        inverse = inverse_scale(table, work, schedule, s, (flags & SCALED) != 0)
+        total = scale_of(schedule, s) * derive(
+            table, reals, state, np.int64(0), work, x, targets, dx, start, count, scale, inverse,
+            (flags & TRAINING) != 0, key, learns, (flags & WANTS_DX) != 0, block, blocks, shared, t,
         )  # fmt: skip
         if learns:
             total += penalty(table, reals, state, np.int64(0), block * threads + t, blocks * threads)
@@ -216,6 +226,7 @@ def train_kernel(
     """
     derive, update = make_derive(T, shape, activations, source), make_update(T, shape, rule)
     block_sum, penalty, scale_of = update.block_sum, update.penalty, update.scale_of
+    gradient_scale, inverse_scale, adjust = update.gradient_scale, update.inverse_scale, update.adjust
     collect, apply, factor_of = update.collect, update.apply, update.factor_of
     threads = shape.threads
 
@@ -241,10 +252,11 @@ def train_kernel(
         for s in range(np.int64(schedule.size) // WIDTH):
             epoch, begin = (first + s) // each, (first + s) % each * batch
             start, count = (epoch * n if targets.ordered else zero) + begin, min(batch, n - begin)
-            scale, step_key = scale_of(schedule, s), np.uint64(_step_key(key, step + s))
-            total = scale * derive(
-                table, reals, state, zero, work, x, targets, x, start, count, scale, True, step_key, True, False, zero,
-                one, shared, t,
+            scale = gradient_scale(table, work, schedule, s, (flags & SCALED) != 0)
+            inverse = inverse_scale(table, work, schedule, s, (flags & SCALED) != 0)
+            total = scale_of(schedule, s) * derive(
+                table, reals, state, zero, work, x, targets, x, start, count, scale, inverse, True,
+                np.uint64(_step_key(key, step + s)), True, False, zero, one, shared, t,
             )  # fmt: skip
             total += penalty(table, reals, state, zero, t, np.int64(threads))
             total = block_sum(shared, t, total)
@@ -252,9 +264,13 @@ def train_kernel(
                 store(schedule, s * WIDTH + LOSS, total)
             if not math.isfinite(total):
                 break
-            squares = collect(table, reals, state, zero, work, one, t, np.int64(threads))
-            factor = factor_of(table, reals, block_sum(shared, t, squares))
-            apply(table, state, zero, work, schedule, s, factor, t, np.int64(threads))
+            squares = collect(table, reals, state, zero, work, one, inverse, t, np.int64(threads))
+            squares = block_sum(shared, t, squares)
+            if (flags & SCALED) != 0 and t == 0:
+                adjust(table, work, math.isfinite(squares))
+            if (flags & SCALED) == 0 or math.isfinite(squares):
+                factor = factor_of(table, reals, squares)
+                apply(table, state, zero, work, schedule, s, factor, t, np.int64(threads))
             cuda.syncthreads()
 
     return train

@@ -17,7 +17,17 @@ from fastnn.activations import ActivationFunction
 from fastnn.cuda import table as head
 from fastnn.cuda._jit import cuda, device, kernel, load, store
 from fastnn.cuda.elements import make_elements
-from fastnn.cuda.kernels import LABELS, LEARNS, MORE, ORDERED, TRAINING, WEIGHTED, make_copy_out, make_gather
+from fastnn.cuda.kernels import (
+    LABELS,
+    LEARNS,
+    MORE,
+    ORDERED,
+    SCALED,
+    TRAINING,
+    WEIGHTED,
+    make_copy_out,
+    make_gather,
+)
 from fastnn.cuda.loss import Targets, make_loss
 from fastnn.cuda.product import AnyShape, shared_kind
 from fastnn.cuda.rowwise import COLUMNS, LANES
@@ -69,6 +79,7 @@ def layer_kernel(
 def _predicting(T, shape, activations):
     forward, activate, *_ = make_walk(T, shape, make_elements(T, activations))
     gather, copy_out = make_gather(shape.threads), make_copy_out(shape.threads)
+    inverse_scale = make_update(T, shape, None).inverse_scale
 
     @device
     def predict(f, does, q, splits, x, targets, out, schedule, s, flags, start, first, key, block):
@@ -79,7 +90,8 @@ def _predicting(T, shape, activations):
         elif does == ACTIVATE:
             activate(f, q)
         else:
-            copy_out(f, q, splits, out, first)
+            inverse = inverse_scale(f.table, f.work, schedule, s, (flags & SCALED) != 0)
+            copy_out(f, q, splits, out, first, inverse)
 
     return predict
 
@@ -88,14 +100,14 @@ def _training(T, shape, activations, source):
     _, _, slope, backward, learn = make_walk(T, shape, make_elements(T, activations))
     loss_of, update = make_loss(T, shape, source), make_update(T, shape, None)
     block_sum, penalty, scale_of = update.block_sum, update.penalty, update.scale_of
-    threads = shape.threads
+    gradient_scale, threads = update.gradient_scale, shape.threads
 
     @device
     def train(f, does, q, splits, x, targets, out, schedule, s, flags, start, first, key, block):
         more = (flags & MORE) != 0
         if does == LOSS:
-            scale = scale_of(schedule, s)
-            total = scale * loss_of(f, q, targets, start + first, load(f.table, head.LOSS), scale)
+            scale = gradient_scale(f.table, f.work, schedule, s, (flags & SCALED) != 0)
+            total = scale_of(schedule, s) * loss_of(f, q, targets, start + first, load(f.table, head.LOSS), scale)
             if (flags & LEARNS) != 0 and not more:
                 total += penalty(f.table, f.reals, f.state, f.theta, block * threads + f.t, f.parts * threads)
             total = block_sum(f.shared, f.t, total)

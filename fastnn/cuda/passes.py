@@ -13,7 +13,7 @@ import numpy as np
 from fastnn import _rows as row
 from fastnn._objective import Objective
 from fastnn.activations import ActivationFunction
-from fastnn.cuda import kernels, layered, streams, table, update
+from fastnn.cuda import kernels, layered, narrow, streams, table, update
 from fastnn.cuda._jit import SIMULATED, cuda
 from fastnn.cuda.elements import activations_of
 from fastnn.cuda.product import dynamic_bytes, small_shape, stream_shape
@@ -44,6 +44,7 @@ class Device:
     real : type
         The dtype as a function.
     activations : tuple of ActivationFunction
+    multiprocessors : int
     most : int
         Blocks that fill the device.
     wide : bool
@@ -54,8 +55,8 @@ class Device:
         self.plan, self.dtype, self.precision = plan, dtype, precision
         self.real: Any = dtype.type
         self.activations: tuple[ActivationFunction, ...] = activations_of(plan)
-        multiprocessors = 1 if SIMULATED else cuda.get_current_device().MULTIPROCESSOR_COUNT
-        self.most = multiprocessors * _BLOCKS_EACH
+        self.multiprocessors = 1 if SIMULATED else cuda.get_current_device().MULTIPROCESSOR_COUNT
+        self.most = self.multiprocessors * _BLOCKS_EACH
         dense = plan.table[plan.table[:, row.KIND] == row.DENSE]
         self.wide = bool((dense[:, [row.N_IN, row.N_OUT]] > NARROW).any())
         self.nothing = streams.to_device(np.zeros(1, np.int64))
@@ -87,6 +88,7 @@ class Predictor:
         else:
             self._run = kernels.predict_kernel(device.real, shape, device.activations, self._in_shared)
         self._rows, self._reals = streams.to_device(made.numbers), device.numbers()
+        self._narrow = narrow.forward(device.plan, device.precision, device.multiprocessors)
         self._piece, self._work = 0, device.no_real
 
     def _workspace(self, n: int) -> None:
@@ -100,8 +102,11 @@ class Predictor:
         """(n, n_outputs) for x (n, n_inputs)."""
         device, n = self._device, x.shape[0]
         out = streams.empty((n, device.plan.n_outputs), device.dtype)
-        self._workspace(n)
         flat_x, flat_out = x.reshape(x.size), out.reshape(out.size)
+        if self._narrow is not None:
+            self._narrow.run(state, flat_x, flat_out, n)
+            return out
+        self._workspace(n)
         arguments = (self._rows, self._reals, state, self._work)
         if not device.wide:
             blocks = min(device.most, -(-n // self._shape.rows))
@@ -136,6 +141,8 @@ class Passes:
         With batch statistics and dropout.
     wants_dx : bool
         dLoss/dX is asked for.
+    steps : bool
+        For training steps: nothing but gradients of the parameters is asked for.
     clips : tuple of float
         clip_value and clip_norm, infinity where there is none.
 
@@ -155,6 +162,7 @@ class Passes:
         batch: int,
         training: bool,
         wants_dx: bool = False,
+        steps: bool = False,
         clips: tuple[float, ...] = (np.inf, np.inf),
     ):
         plan, resolved = device.plan, objective.resolved
@@ -162,7 +170,10 @@ class Passes:
         made = table.training(plan, resolved.from_pre_activation, wants_dx)
         whole = plan.whole_batch and training
         self.alone = batch * plan.n_parameters <= ALONE
-        self._layered = not self.alone and (device.wide or whole)
+        self._narrow = None
+        if steps and not self.alone:
+            self._narrow = narrow.backward(plan, device.precision, objective, batch, device.multiprocessors)
+        self._layered = not self.alone and self._narrow is None and (device.wide or whole)
         self.shape = shape = (
             small_shape(device.dtype, device.precision) if self.alone else stream_shape(device.dtype, device.precision)
         )
@@ -178,6 +189,9 @@ class Passes:
             self._run = layered.layer_kernel(device.real, shape, device.activations, resolved.source)
             self._predict = layered.layer_kernel(device.real, shape, device.activations, None)
             space = self._piece * made.ld
+        elif self._narrow is not None:
+            self._piece, space = batch, 0
+            self.parts = self._losses = self._narrow.parts
         else:
             self._piece = batch if whole or self.alone else min(batch, shape.rows)
             self.parts = self._losses = min(-(-batch // self._piece), device.most)
@@ -186,12 +200,14 @@ class Passes:
         self._numbers[table.PIECE] = self._piece
         self.update_blocks = max(1, min(device.most, -(-plan.n_parameters // shape.threads)))
         self._sizes = {
-            table.STOPPED: 1, table.SLOTS: 0, table.STATISTICS: plan.shared_size, table.PARTIAL_LOSSES: self._losses,
-            table.PARTIAL_SQUARES: self.update_blocks, table.GRADIENT: self.parts * plan.n_parameters,
-            table.SPACE: space,
+            table.STOPPED: 1, table.SCALE: 2, table.SLOTS: 0, table.STATISTICS: plan.shared_size,
+            table.PARTIAL_LOSSES: self._losses, table.PARTIAL_SQUARES: self.update_blocks,
+            table.GRADIENT: self.parts * plan.n_parameters, table.SPACE: space,
         }  # fmt: skip
         self.weighted = objective.weights.size > 0
-        self.flags = objective.labels * kernels.LABELS | self.weighted * kernels.WEIGHTED | training * kernels.TRAINING
+        self.scaled = device.precision == "fp16"
+        self.flags = objective.labels * kernels.LABELS | self.weighted * kernels.WEIGHTED
+        self.flags |= training * kernels.TRAINING | self.scaled * kernels.SCALED
         self.x, self.y = objective.x.reshape(objective.x.size), objective.y.reshape(objective.y.size)
         self.weights = objective.weights if self.weighted else device.no_real
         self.columns = np.int64(objective.y.shape[1])
@@ -209,6 +225,9 @@ class Passes:
             size += -(-count // 32) * 32
         self.rows = streams.to_device(self._numbers)
         work = self._device.memory(size)
+        scale = np.array([update.FIRST_SCALE if self.scaled else 1, 0], self._device.dtype)
+        begin = self.begin(table.SCALE)
+        work[begin : begin + 2].copy_to_device(scale, stream=streams.current())
         self.go_on(work)
         return work
 
@@ -242,9 +261,22 @@ class Passes:
         flags: int,
         start: int,
         count: int,
+        weight: float,
         key: Any,
     ) -> tuple[int, int]:
-        """Forwards and, as the flags ask, backwards over a batch; returns how many gradients and losses that left."""
+        """Forwards and, as the flags ask, backwards over a batch; returns how many gradients and losses that left.
+
+        ``weight`` is the total weight of the batch, which the schedule holds too.
+        """
+        if self._narrow is not None:
+            scale = 1 / weight if weight else 0.0
+            gradient, losses, factor = (self.begin(p) for p in (table.GRADIENT, table.PARTIAL_LOSSES, table.SCALE))
+            blocks = self._narrow.run(
+                state, self.x, self.y, order, bool(flags & kernels.ORDERED), start, count, scale,
+                weight if self.scaled else 1.0, work[factor : factor + 1],
+                work[gradient : gradient + self._sizes[table.GRADIENT]], work[losses : losses + self._losses],
+            )  # fmt: skip
+            return blocks, blocks
         head = (self.rows, self.reals, state, work, self.x, self.y, self.weights, order, dx, schedule, np.int64(s))
         if not self._layered:
             blocks = min(self.parts, -(-count // self._piece))
@@ -272,9 +304,10 @@ class Passes:
                 )  # fmt: skip
         return splits, n_losses
 
-    def collect(self, state: Any, work: Any, parts: int) -> None:
+    def collect(self, state: Any, work: Any, schedule: Any, s: int, parts: int) -> None:
         """Add up the gradients of all parts, with those of the penalties; clip elements."""
         run = update.collect_kernel(self._device.real, self.shape)
+        scaled = self.scaled and self._narrow is None  # which takes its scale off itself
         run[self.update_blocks, self.shape.threads, streams.current(), self.shared](
-            self.rows, self.reals, state, work, np.int64(parts)
+            self.rows, self.reals, state, work, schedule, np.int64(s), np.int64(parts), scaled
         )

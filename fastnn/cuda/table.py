@@ -30,13 +30,14 @@ from fastnn.plan import Plan, sample_places
     CLIPS,  # where in the numbers clip_value and clip_norm begin
     PENALIZED,  # whether any row has a penalty
     STOPPED,  # offsets in the workspace from here on: a flag, set where a loss is not finite
+    SCALE,  # by what fp16 multiplies gradients on their way back, and how many steps that has gone well
     SLOTS,  # the optimizer's
     STATISTICS,  # of batch normalisations
     PARTIAL_LOSSES,  # a number for each block
     PARTIAL_SQUARES,  # a number for each block
     GRADIENT,  # (blocks, n_theta)
     SPACE,  # values of samples
-) = range(20)
+) = range(21)
 HEADER = row.WIDTH
 # Rows of values begin in different banks of shared memory, and on whole vectors.
 _BANKS = 32

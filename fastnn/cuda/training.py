@@ -38,7 +38,7 @@ class Training:
         self._device, self._state, self._optimizer = device, state, optimizer
         self._batch, self._key, self._n = batch_size, key, objective.x.shape[0]
         clips = tuple(np.inf if c is None else c for c in (optimizer.clip_value, optimizer.clip_norm))
-        self._passes = Passes(device, objective, batch_size, True, clips=clips)
+        self._passes = Passes(device, objective, batch_size, True, steps=True, clips=clips)
         self._clips_norm = clips[1] < np.inf
         self._moments = optimizer.bind(device.plan.n_parameters, device.dtype)
         self._work = self._passes.workspace(optimizer.n_slots)
@@ -105,7 +105,8 @@ class Training:
             )  # fmt: skip
         else:
             starts = (first + np.arange(n_steps)) // each * n * ordered + begins
-            self._launch(schedule, starts.tolist(), counts.tolist(), flags, step)
+            weights = streams.to_host(schedule).reshape(n_steps, WIDTH)[:, WEIGHT] if passes.weighted else counts
+            self._launch(schedule, starts.tolist(), counts.tolist(), weights.tolist(), flags, step)
         found = streams.to_host(schedule).reshape(n_steps, WIDTH)
         losses, weights = found[:, LOSS].copy(), found[:, WEIGHT].copy()
         bad = np.flatnonzero(~np.isfinite(losses))
@@ -113,20 +114,33 @@ class Training:
         self._moments.scalars[:] = scalars[done]
         return done, losses, weights
 
-    def _launch(self, schedule: Any, starts: list[int], counts: list[int], flags: int, step: int) -> None:
+    def _launch(
+        self, schedule: Any, starts: list[int], counts: list[int], weights: list[float], flags: int, step: int
+    ) -> None:
         """The steps, none of which waits for the host."""
         passes, state = self._passes, self._state
         grid = passes.update_blocks, passes.shape.threads, streams.current(), passes.shared
-        for s, (start, count) in enumerate(zip(starts, counts, strict=True)):
+        for s, (start, count, weight) in enumerate(zip(starts, counts, weights, strict=True)):
             key = np.uint64(step_key(np.uint64(self._key), np.int64(step + s)))
             parts, n_losses = passes.derive(
-                state, self._work, self._order_on_device, self._device.no_real, schedule, s, flags, start, count, key
+                state,
+                self._work,
+                self._order_on_device,
+                self._device.no_real,
+                schedule,
+                s,
+                flags,
+                start,
+                count,
+                weight,
+                key,
             )
-            if self._clips_norm:
-                passes.collect(state, self._work, parts)
+            collected = self._clips_norm or passes.scaled
+            if collected:
+                passes.collect(state, self._work, schedule, s, parts)
             self._update[grid](
                 passes.rows, passes.reals, state, self._work, schedule, np.int64(s), np.int64(parts),
-                np.int64(n_losses), self._clips_norm,
+                np.int64(n_losses), collected, passes.scaled,
             )  # fmt: skip
 
     def keep(self, into: Any = None) -> Any:

@@ -19,6 +19,8 @@ from fastnn.cuda.product import AnyShape, shared_kind
 from fastnn.cuda.scalars import compiled, sqrt
 from fastnn.optimizers._rules import N_COEFFICIENTS
 
+# Of fp16's gradients: where their scale begins, how many good steps double it, and how far.
+FIRST_SCALE, STEPS_TO_GROW, LARGEST_SCALE = 64.0, 1000.0, 4096.0
 # Columns of a schedule.
 WEIGHT, LOSS, WIDTH = N_COEFFICIENTS, N_COEFFICIENTS + 1, N_COEFFICIENTS + 2
 
@@ -28,6 +30,9 @@ class Update(NamedTuple):
 
     block_sum: Any
     scale_of: Any
+    gradient_scale: Any
+    inverse_scale: Any
+    adjust: Any
     penalty: Any
     collect: Any
     factor_of: Any
@@ -40,11 +45,14 @@ def make_update(T: Any, shape: AnyShape, rule: Any) -> Update:
 
     ``block_sum(shared, t, value)`` adds up over the block, in a fixed order, for all its threads.
     ``scale_of(schedule, s)`` is 1 / the total weight of a batch.
+    ``gradient_scale(table, work, schedule, s, scaled)``: dLoss/d output is multiplied by it. That is the same number
+    or, ``scaled``, one that keeps gradients in the range of fp16; ``inverse_scale`` puts that right afterwards, and
+    ``adjust(table, work, well)``, called by one thread, makes it smaller where a gradient was not finite.
     ``penalty(table, reals, state, theta, begin, step)``: this thread's share of sum of l1 |w| + l2 w^2.
-    ``collect(table, reals, state, theta, work, parts, begin, step)`` adds up the gradients of ``parts`` blocks and
-    those of the penalties, clips elements, and leaves the gradient in the first block's place; returns this thread's
-    share of the sum of its squares. ``factor_of`` makes of that sum what keeps the norm below ``clip_norm``, and
-    ``apply`` takes the step.
+    ``collect(table, reals, state, theta, work, parts, factor, begin, step)`` adds up the gradients of ``parts`` blocks,
+    times ``factor``, and those of the penalties, clips elements, and leaves the gradient in the first block's place;
+    returns this thread's share of the sum of its squares. ``factor_of`` makes of that sum what keeps the norm below
+    ``clip_norm``, and ``apply`` takes the step.
     """
     threads, scratch = shape.threads, shape.shared - shape.threads
 
@@ -65,6 +73,25 @@ def make_update(T: Any, shape: AnyShape, rule: Any) -> Update:
     def scale_of(schedule, s):
         weight = load(schedule, s * WIDTH + WEIGHT)
         return T(1) / weight if weight != T(0) else T(0)
+
+    @device
+    def gradient_scale(table, work, schedule, s, scaled):
+        return load(work, load(table, head.SCALE)) if scaled else scale_of(schedule, s)
+
+    @device
+    def inverse_scale(table, work, schedule, s, scaled):
+        return scale_of(schedule, s) / load(work, load(table, head.SCALE)) if scaled else T(1)
+
+    @device
+    def adjust(table, work, well):
+        at = load(table, head.SCALE)
+        scale, steps = load(work, at), load(work, at + 1) + T(1)
+        if not well:
+            scale, steps = max(scale * T(0.5), T(1e-6)), T(0)
+        elif steps >= T(STEPS_TO_GROW):
+            scale, steps = min(scale * T(2), T(LARGEST_SCALE)), T(0)
+        store(work, at, scale)
+        store(work, at + 1, steps)
 
     @device
     def penalty(table, reals, state, theta, begin, step):
@@ -95,13 +122,14 @@ def make_update(T: Any, shape: AnyShape, rule: Any) -> Update:
         return slope
 
     @device
-    def collect(table, reals, state, theta, work, parts, begin, step):
+    def collect(table, reals, state, theta, work, parts, factor, begin, step):
         n, gradient, squares = load(table, head.N_THETA), load(table, head.GRADIENT), T(0)
         clip, penalized = load(reals, load(table, head.CLIPS)), load(table, head.PENALIZED) != 0
         for i in range(begin, n, step):
             g = T(0)
             for part in range(parts):
                 g += load(work, gradient + part * n + i)
+            g *= factor
             if penalized:
                 g += penalty_slope(table, reals, load(state, theta + i), i)
             g = -clip if g < -clip else g
@@ -119,7 +147,7 @@ def make_update(T: Any, shape: AnyShape, rule: Any) -> Update:
         return T(1) if factor >= T(1) else factor  # a NaN is kept
 
     if rule is None:
-        return Update(block_sum, scale_of, penalty, collect, factor_of, None)
+        return Update(block_sum, scale_of, gradient_scale, inverse_scale, adjust, penalty, collect, factor_of, None)
     step_of, n_slots = compiled(rule.rule), rule.n_slots
 
     @device
@@ -146,24 +174,27 @@ def make_update(T: Any, shape: AnyShape, rule: Any) -> Update:
             if n_slots > 2:
                 store(work, slots + 2 * n + i, T(s2))
 
-    return Update(block_sum, scale_of, penalty, collect, factor_of, apply)
+    return Update(block_sum, scale_of, gradient_scale, inverse_scale, adjust, penalty, collect, factor_of, apply)
 
 
 @cache
 def update_kernel(T: Any, shape: AnyShape, rule: Any) -> Any:
-    """``(table, reals, state, work, schedule, s, parts, losses, collected)``: one step of the optimizer, in one launch.
+    """One step of the optimizer, in one launch.
 
-    Adds up ``losses`` losses of blocks; where that is not finite, nothing is updated by this step and those after
-    it. With ``collected``, `collect_kernel` has added up the gradients, and the norm is clipped.
+    ``(table, reals, state, work, schedule, s, parts, losses, collected, scaled)``: adds up ``losses`` losses of blocks;
+    where that is not finite, nothing is updated by this step and those after it. With ``collected``, `collect_kernel`
+    has added up the gradients, and the norm is clipped. With ``scaled``, for which that is needed too, a step whose
+    gradient is not finite is left out, and the next ones are scaled less.
     """
     functions = make_update(T, shape, rule)
-    block_sum, collect, factor_of, apply = functions[0], functions[3], functions[4], functions[5]
+    block_sum, adjust, collect = functions.block_sum, functions.adjust, functions.collect
+    factor_of, apply = functions.factor_of, functions.apply
     threads = shape.threads
 
     kind = shared_kind(T)
 
     @kernel(threads)
-    def update(table, reals, state, work, schedule, s, parts, losses, collected):
+    def update(table, reals, state, work, schedule, s, parts, losses, collected, scaled):
         if load(work, load(table, head.STOPPED)) != T(0):
             return
         shared = cuda.shared.array(0, kind)
@@ -180,9 +211,14 @@ def update_kernel(T: Any, shape: AnyShape, rule: Any) -> Any:
         factor = T(1)
         if collected:
             squares = partial_sum(work, load(table, head.PARTIAL_SQUARES), blocks, t)
-            factor = factor_of(table, reals, block_sum(shared, t, squares))
+            squares = block_sum(shared, t, squares)
+            if scaled and block == 0 and t == 0:
+                adjust(table, work, math.isfinite(squares))
+            if scaled and not math.isfinite(squares):
+                return
+            factor = factor_of(table, reals, squares)
         else:
-            collect(table, reals, state, np.int64(0), work, parts, begin, step)
+            collect(table, reals, state, np.int64(0), work, parts, T(1), begin, step)
         apply(table, state, np.int64(0), work, schedule, s, factor, begin, step)
 
     partial_sum = _make_partial_sum(T, threads)
@@ -203,20 +239,22 @@ def _make_partial_sum(T, threads):
 
 @cache
 def collect_kernel(T: Any, shape: AnyShape) -> Any:
-    """``(table, reals, state, work, parts)``: the gradient, and each block's share of its squares."""
+    """``(table, reals, state, work, schedule, s, parts, scaled)``: the gradient, and each block's share of its norm."""
     functions = make_update(T, shape, None)
-    block_sum, collect = functions.block_sum, functions.collect
+    block_sum, collect, inverse_scale = functions.block_sum, functions.collect, functions.inverse_scale
     threads = shape.threads
 
     kind = shared_kind(T)
 
     @kernel(threads)
-    def run(table, reals, state, work, parts):
+    def run(table, reals, state, work, schedule, s, parts, scaled):
         if load(work, load(table, head.STOPPED)) != T(0):
             return
         shared = cuda.shared.array(0, kind)
         t, block, blocks = np.int64(cuda.threadIdx.x), np.int64(cuda.blockIdx.x), np.int64(cuda.gridDim.x)
-        squares = collect(table, reals, state, np.int64(0), work, parts, block * threads + t, blocks * threads)
+        factor = inverse_scale(table, work, schedule, s, scaled)
+        begin, step = block * threads + t, blocks * threads
+        squares = collect(table, reals, state, np.int64(0), work, parts, factor, begin, step)
         squares = block_sum(shared, t, squares)
         if t == 0:
             store(work, load(table, head.PARTIAL_SQUARES) + block, squares)

@@ -18,7 +18,7 @@ from fastnn import _rows as row
 from fastnn.cuda._jit import cuda, device, load, rolled, store
 from fastnn.cuda.elements import Elements
 from fastnn.cuda.product import AnyShape, make_product
-from fastnn.cuda.rowwise import make_rowwise
+from fastnn.cuda.rowwise import LANES, make_rowwise
 
 
 class Frame(NamedTuple):
@@ -66,7 +66,7 @@ def make_walk(T: Any, shape: AnyShape, elements: Elements) -> Walk:
     """
     value_of, slope_of, dropout_of = elements
     softmax, softmax_backward, batch_norm, batch_norm_backward, layer_norm, layer_norm_backward = make_rowwise(T, shape)
-    one, nothing, threads = np.int64(1), np.int64(0), shape.threads
+    one, nothing, threads, at_once = np.int64(1), np.int64(0), shape.threads, shape.threads // LANES
 
     @device
     def bias(f, q, i, j):
@@ -122,14 +122,17 @@ def make_walk(T: Any, shape: AnyShape, elements: Elements) -> Walk:
 
     @device
     def spread(f):
-        """This thread's first element of the rows' values, and the step to its next."""
-        return f.part * threads + f.t, f.parts * threads
+        """This thread's first sample, the step to its next, and its first value; neighbours share a sample's values.
+
+        Rows and columns are counted, because a division of 64 bits takes as long as a hundred products.
+        """
+        return f.part * at_once + f.t // LANES, f.parts * at_once, f.t % LANES
 
     @device
     def forward(f, q, training, key, first):
         kind, n = load(f.table, q + row.KIND), load(f.table, q + row.N_OUT)
         source, target = f.at + load(f.table, q + row.IN), f.at + load(f.table, q + row.OUT)
-        begin, step = spread(f)
+        begin, step, lane = spread(f)
         if kind == row.DENSE:
             n_in = load(f.table, q + row.N_IN)
             a = (f.space, source, f.ld, one, f.rows)
@@ -142,29 +145,29 @@ def make_walk(T: Any, shape: AnyShape, elements: Elements) -> Walk:
         elif kind == row.DROPOUT and training:
             slope = f.at + load(f.table, q + row.SLOPE)
             rate = load(f.reals, load(f.table, q + row.REALS))
-            for e in range(begin, f.rows * n, step):
-                i, j = e // n, e % n
-                factor = dropout_of(key, first + i, q // row.WIDTH - 1, j, rate)
-                store(f.space, slope + i * f.ld + j, factor)
-                store(f.space, target + i * f.ld + j, load(f.space, source + i * f.ld + j) * factor)
+            for i in range(begin, f.rows, step):
+                for at in range(i * f.ld + lane, i * f.ld + n, LANES):
+                    factor = dropout_of(key, first + i, q // row.WIDTH - 1, at - i * f.ld, rate)
+                    store(f.space, slope + at, factor)
+                    store(f.space, target + at, load(f.space, source + at) * factor)
         elif kind == row.ADD:
             skip = f.at + load(f.table, q + row.SKIP)
-            for e in range(begin, f.rows * n, step):
-                at = e // n * f.ld + e % n
-                store(f.space, target + at, load(f.space, source + at) + load(f.space, skip + at))
+            for i in range(begin, f.rows, step):
+                for at in range(i * f.ld + lane, i * f.ld + n, LANES):
+                    store(f.space, target + at, load(f.space, source + at) + load(f.space, skip + at))
         elif kind == row.ACTIVATION and load(f.table, q + row.ACT) == row.ELEMENTWISE:
             slope, code = load(f.table, q + row.SLOPE), load(f.table, q + row.VALUE)
-            for e in range(begin, f.rows * n, step):
-                at = e // n * f.ld + e % n
-                z = load(f.space, source + at)
-                a = value_of(code, z)
-                if slope >= 0:
-                    store(f.space, f.at + slope + at, slope_of(code, z, a))
-                store(f.space, target + at, a)
+            for i in range(begin, f.rows, step):
+                for at in range(i * f.ld + lane, i * f.ld + n, LANES):
+                    z = load(f.space, source + at)
+                    a = value_of(code, z)
+                    if slope >= 0:
+                        store(f.space, f.at + slope + at, slope_of(code, z, a))
+                    store(f.space, target + at, a)
         elif source != target:
-            for e in range(begin, f.rows * n, step):
-                at = e // n * f.ld + e % n
-                store(f.space, target + at, load(f.space, source + at))
+            for i in range(begin, f.rows, step):
+                for at in range(i * f.ld + lane, i * f.ld + n, LANES):
+                    store(f.space, target + at, load(f.space, source + at))
 
     @device
     def activate(f, q):
@@ -175,19 +178,19 @@ def make_walk(T: Any, shape: AnyShape, elements: Elements) -> Walk:
     def slope(f, q):
         act, n = load(f.table, q + row.ACT), load(f.table, q + row.N_OUT)
         out, d = f.at + load(f.table, q + row.OUT), f.at + load(f.table, q + row.D_OUT)
-        begin, step = spread(f)
+        begin, step, lane = spread(f)
         if act == row.ROWWISE:
             softmax_backward(f, q)
         elif act != row.IDENTITY and load(f.table, q + row.SLOPE_DONE) == 0:
             factor = f.at + load(f.table, q + row.SLOPE)
-            for e in range(begin, f.rows * n, step):
-                at = e // n * f.ld + e % n
-                value = load(f.space, d + at)
-                if act == row.ELEMENTWISE:
-                    value *= load(f.space, factor + at)
-                elif load(f.space, out + at) <= T(0):
-                    value = T(0)
-                store(f.space, d + at, value)
+            for i in range(begin, f.rows, step):
+                for at in range(i * f.ld + lane, i * f.ld + n, LANES):
+                    value = load(f.space, d + at)
+                    if act == row.ELEMENTWISE:
+                        value *= load(f.space, factor + at)
+                    elif load(f.space, out + at) <= T(0):
+                        value = T(0)
+                    store(f.space, d + at, value)
 
     @device
     def backward(f, q, training):
@@ -196,7 +199,7 @@ def make_walk(T: Any, shape: AnyShape, elements: Elements) -> Walk:
         if load(f.table, q + row.D_IN) < 0:
             return
         d_in = f.at + load(f.table, q + row.D_IN)
-        begin, step = spread(f)
+        begin, step, lane = spread(f)
         if kind == row.DENSE:
             n_in = load(f.table, q + row.N_IN)
             a = (f.space, d, f.ld, one, f.rows)
@@ -208,21 +211,21 @@ def make_walk(T: Any, shape: AnyShape, elements: Elements) -> Walk:
             layer_norm_backward(f, q)
         else:
             other = f.at + load(f.table, q + (row.SKIP if kind == row.SPLIT else row.SLOPE))
-            for e in range(begin, f.rows * n, step):
-                at = e // n * f.ld + e % n
-                value = load(f.space, d + at)
-                if kind == row.SPLIT:
-                    value += load(f.space, other + at)
-                elif kind == row.DROPOUT and training:
-                    value *= load(f.space, other + at)
-                store(f.space, d_in + at, value)
+            for i in range(begin, f.rows, step):
+                for at in range(i * f.ld + lane, i * f.ld + n, LANES):
+                    value = load(f.space, d + at)
+                    if kind == row.SPLIT:
+                        value += load(f.space, other + at)
+                    elif kind == row.DROPOUT and training:
+                        value *= load(f.space, other + at)
+                    store(f.space, d_in + at, value)
 
     @device
     def learn(f, q, begin, end, gradient, more):
         kind, n = load(f.table, q + row.KIND), load(f.table, q + row.N_OUT)
         d = f.at + load(f.table, q + row.D_OUT)
         w, b = gradient + load(f.table, q + row.W), load(f.table, q + row.B)
-        first, step = spread(f)
+        first, step = f.part * threads + f.t, f.parts * threads
         if kind == row.DENSE:
             n_in = load(f.table, q + row.N_IN)
             a = (f.space, f.at + load(f.table, q + row.IN), one, f.ld, n_in)
