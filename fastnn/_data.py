@@ -23,8 +23,12 @@ def _on_device(array: Any) -> bool:
 
 def on_host(array: Any) -> NDArray[Any]:
     """A NumPy array, copied from the GPU where the array lies there."""
-    copied: NDArray[Any] = array.copy_to_host() if _on_device(array) else array
-    return copied
+    if not _on_device(array):
+        found: NDArray[Any] = array
+        return found
+    from fastnn.cuda import streams
+
+    return streams.to_host(array)
 
 
 def returned(found: Any, X: Any) -> Any:

@@ -302,10 +302,16 @@ def _check_precision(precision: str | None, dtype: np.dtype[Any], device: str) -
     checked: str = _checks.choice("precision", precision, _PRECISIONS[device])
     if dtype != np.float32:
         raise ValueError(f"precision {checked!r} needs dtype 'float32', got {dtype.name!r}")
-    lack = bf16.missing() if device == "cpu" else None
+    lack = bf16.missing() if device == "cpu" else _lacking()
     if lack is not None:
         raise ValueError(f"precision {checked!r} needs {lack}")
     return checked
+
+
+def _lacking() -> str | None:
+    from fastnn.cuda import engine
+
+    return engine.lacking()
 
 
 def _start(entry: plan.Entry, rng: np.random.Generator, dtype: np.dtype[Any]) -> NDArray[Any]:

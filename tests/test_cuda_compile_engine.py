@@ -103,3 +103,20 @@ def check_rounded(compiler, name, precision):
     registers, local, stores, loads = resources(compiler, kernel.py_func, signature, CAPABILITIES[0], bounds)
     print(f"{name}, {precision}: {registers} registers, {local} bytes of local memory")
     assert (local, stores, loads) == (0, 0, 0)
+
+
+def test_launches_with_few_blocks_are_not_warned_of(compiler, monkeypatch):
+    from numba.cuda import dispatcher
+
+    from fastnn.cuda._jit import kernel
+
+    @kernel(128)
+    def nothing():
+        pass
+
+    warned = []
+    flag = "CUDA_LOW_OCCUPANCY_WARNINGS"
+    monkeypatch.setattr(dispatcher, "_LaunchConfiguration", lambda *a: warned.append(getattr(dispatcher.config, flag)))
+    nothing[1, 128, 0, 0]
+    assert warned == [0]
+    assert getattr(dispatcher.config, flag) == 1  # the user's kernels are

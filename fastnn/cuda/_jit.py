@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,8 @@ if getattr(cuda, "implementation", None) != "NVIDIA":
     raise ImportError(f"{_NEEDED}; it is installed, but {cuda.__file__} takes its place", name="numba_cuda")
 
 __all__ = [
-    "DEFAULT_SHARED", "SIMULATED", "allow_shared", "cuda", "device", "dlpack_view", "extending", "gpu_of", "kernel",
-    "libdevice", "load", "load4", "most_shared", "rolled", "store", "store4", "types",
+    "DEFAULT_SHARED", "SIMULATED", "allow_shared", "capability", "cuda", "device", "dlpack_view", "extending", "gpu_of",
+    "kernel", "libdevice", "load", "load4", "most_shared", "rolled", "store", "store4", "types",
 ]  # fmt: skip
 
 #: Shared memory of a block that needs no permission.
@@ -44,8 +45,28 @@ def device(function: Callable[..., Any]) -> Any:
 
 def kernel(threads: int) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function that is launched with blocks of ``threads`` threads, of which a multiprocessor holds 256."""
-    bounds = {} if SIMULATED else {"launch_bounds": (threads, max(1, 256 // threads))}
-    return lambda function: cuda.jit(function, fastmath=False, **bounds)
+    if SIMULATED:
+        return lambda function: cuda.jit(function, fastmath=False)
+    bounds = threads, max(1, 256 // threads)
+    return lambda function: _quiet(cuda.jit(function, fastmath=False, launch_bounds=bounds))
+
+
+def _quiet(made: Any) -> Any:
+    """Numba warns of launches with few blocks, which are what small networks take."""
+    from numba.cuda.dispatcher import config
+
+    configure = made.configure
+
+    @lru_cache(maxsize=128)
+    def configured(*launch: Any) -> Any:
+        before, config.CUDA_LOW_OCCUPANCY_WARNINGS = config.CUDA_LOW_OCCUPANCY_WARNINGS, 0
+        try:
+            return configure(*launch)
+        finally:
+            config.CUDA_LOW_OCCUPANCY_WARNINGS = before
+
+    made.configure = configured
+    return made
 
 
 def dlpack_view(obj: Any, stream: int) -> Any:
@@ -71,6 +92,14 @@ def allow_shared(compiled: Any, arguments: tuple[Any, ...], size: int) -> None:
     for each in compiled.overloads.values():
         function = each._codelibrary.get_cufunc()
         driver.driver.cuKernelSetAttribute(attribute, size, function.handle, function.device.id)
+
+
+def capability() -> tuple[int, int]:
+    """Of the current device: what its instructions are."""
+    if SIMULATED:
+        return 9, 0
+    major, minor = cuda.get_current_device().compute_capability[:2]
+    return int(major), int(minor)
 
 
 def most_shared() -> int:

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastnn._objective import Objective
 from fastnn.cuda import kernels, streams, table
-from fastnn.cuda._jit import SIMULATED, cuda
+from fastnn.cuda._jit import SIMULATED, capability, cuda
 from fastnn.cuda.passes import Device, Passes, Predictor
 from fastnn.cuda.training import Training
 from fastnn.optimizers import Optimizer
@@ -27,6 +27,14 @@ def missing() -> str | None:
     except Exception as error:  # drivers fail in many ways, which all mean this
         said = " ".join(str(error).split()) or type(error).__name__
         return f"it needs an NVIDIA GPU and its driver (nvidia-smi shows what is there); {said}"
+    return None
+
+
+def lacking() -> str | None:
+    """What the current device lacks for products of rounded operands, or None."""
+    major, minor = capability()
+    if major < 8:
+        return f"a GPU of compute capability 8.0 or later, this one has {major}.{minor}"
     return None
 
 

@@ -54,20 +54,26 @@ def make_update(T: Any, shape: AnyShape, rule: Any) -> Update:
     returns this thread's share of the sum of its squares. ``factor_of`` makes of that sum what keeps the norm below
     ``clip_norm``, and ``apply`` takes the step.
     """
-    threads, scratch = shape.threads, shape.shared - shape.threads
+    threads, scratch, adders = shape.threads, shape.shared - shape.threads, min(shape.threads, 16)
 
     @device
     def block_sum(shared, t, value):
         cuda.syncthreads()
         store(shared, scratch + t, value)
         cuda.syncthreads()
-        span = threads // 2
-        while span > 0:
-            if t < span:
-                store(shared, scratch + t, load(shared, scratch + t) + load(shared, scratch + t + span))
-            cuda.syncthreads()
-            span //= 2
-        return load(shared, scratch)
+        # In two rounds, because barriers are what it costs.
+        own = T(0)
+        if t < adders:
+            for k in range(t, threads, adders):
+                own += load(shared, scratch + k)
+        cuda.syncthreads()
+        if t < adders:
+            store(shared, scratch + t, own)
+        cuda.syncthreads()
+        total = T(0)
+        for k in range(adders):
+            total += load(shared, scratch + k)
+        return total
 
     @device
     def scale_of(schedule, s):
