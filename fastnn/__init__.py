@@ -24,6 +24,7 @@ from fastnn.optimizers import (
     RMSprop,
     Rprop,
 )
+from fastnn.population import Population
 from fastnn.training import DivergenceError, History
 
 __version__ = "0.1.0"
@@ -45,6 +46,7 @@ __all__ = [
     "LayerNorm",
     "Lion",
     "Nadam",
+    "Population",
     "RAdam",
     "RMSprop",
     "Residual",

@@ -20,9 +20,15 @@ def mix(key):
 
 
 @scalar
+def ahead(key, steps):
+    """The key of which step s has the factors of step ``steps + s`` of this one."""
+    return key + np.uint64(steps) * np.uint64(0xD1342543DE82EF95)
+
+
+@scalar
 def step_key(key, step):
     """Key of a step's dropout factors."""
-    return mix(key + np.uint64(step) * np.uint64(0xD1342543DE82EF95))
+    return mix(ahead(key, step))
 
 
 @scalar

@@ -75,10 +75,9 @@ class Stepper:
             self.weights[done : done + n_steps] = step_weights
             self.losses[done : done + n_steps] = step_losses
             done += n_steps
-            if n_steps == self._chunk:
-                self._chunk = int(
-                    min(max(self._chunk * _CHUNK_SECONDS / max(seconds, 1e-6), 1), 2 * self._chunk, _MOST_STEPS)
-                )
+            if 2 * n_steps > self._chunk:  # a shorter one says little of the time of a step
+                fitting = max(n_steps * _CHUNK_SECONDS / max(seconds, 1e-6), 1)
+                self._chunk = int(min(fitting, 2 * self._chunk, _MOST_STEPS))
             for listener in self._listeners:
                 if network._steps % listener.every_steps == 0:
                     listener.on_steps_end(self._state)

@@ -35,7 +35,7 @@ from fastnn._random import step_key
 from fastnn.cpu import state as _state
 from fastnn.cpu.simd import pointer, shift
 from fastnn.cpu.state import JitState, clone_of, feed_of, frame_of, update_of
-from fastnn.cpu.steps import backward, forward, training_step
+from fastnn.cpu.steps import backward, forward, is_finite, training_step
 from fastnn.cpu.subnormals import flush_subnormals, restore_subnormals
 
 __all__ = [
@@ -295,7 +295,7 @@ def train_epoch(state, X, y):
         rows = min(batch, n - first)
         loss = _train(state, X, y, first, rows)
         total += loss * rows
-        if not np.isfinite(loss):
+        if not is_finite(loss):
             break
     return total / n
 

@@ -342,6 +342,28 @@ TABLE = {
         "stream": [None, "7", 7.0, True, 1j, [7], THING, math.nan, -1],
         "net": [None, 3, "net", THING, fn.Dense(2), Bad(fn.Sequential([fn.Dense(2)]), "number of inputs")],
     },
+    "population": {
+        "net": [None, 3, "net", THING, fn.Dense(2), Bad(fn.Sequential([fn.Dense(2)]), "number of inputs")],
+        "n": COUNT,
+        "seeds": [
+            3, "123", b"123", THING, {0: 1}, [1], [1, 2, 3, 4], [1, 2, -1], [1, 2, 3.0], [1, 2, True], [1, 2, None],
+            np.ones(3), np.ones((3, 3), int),
+        ],
+        "X": MATRIX,
+        "y": TARGETS,
+        "sample_weight": WEIGHTS,
+        "loss": [*LOSS, Bad("binary_cross_entropy", "does not fit the output activation softmax")],
+        "optimizer": [*OPTIMIZER, Bad(fn.LBFGS(), "single steps")],
+        "epochs": FROM_0,
+        "batch_size": COUNT_OR_NONE,
+        "learning_rate": [
+            *(bad for bad in RATE if bad is not None), [0.1], [0.1] * 4, np.ones((3, 1)), np.float64(-1),
+            *([0.1, 0.1, bad] for bad in RATE),
+        ],
+        "shuffle": FLAG,
+        "n_threads": COUNT_OR_NONE,
+        "device": [*TEXT, "gpu", "CPU"],
+    },
     "network": {
         "layers": LAYERS,
         "n_inputs": COUNT_OR_NONE,
@@ -455,6 +477,7 @@ BINARY = np.array([[0, 1], [1, 1], [0, 0], [1, 0], [1, 1], [0, 1]])
 PERCEPTRON, LOGISTIC = neurons.Perceptron(), neurons.LogisticNeuron()
 PERCEPTRON.fit(X, LABELS % 2), LOGISTIC.fit(X, LABELS % 2)
 SOFTMAX = fn.Sequential([fn.Dense(3, "softmax")], n_inputs=2)
+POPULATION = fn.Population(SOFTMAX, 3)
 GOOD_OF = {
     **{f"{name}.predict": {"X": BINARY} for name in ("McCullochPitts", "Circuit")},
     **{f"{name}.fit": {"X": X, "y": LABELS % 2} for name in ("Perceptron", "LogisticNeuron")},
@@ -467,6 +490,7 @@ GOOD_OF = {
     "plots.decision_regions": {"model": SOFTMAX},
     "plots.losses": {"history": fn.History([1, 2], [0.5, 0.25])},
     **{f"plots.{name}": {"net": SOFTMAX} for name in ("network", "gradient_norms")},
+    "Population": {"n": 3},
     "losses.from_functions": {"value": lambda o, y: (o - y) ** 2},
     "activations.from_functions": {"value": short},
     "schedules.Constant": {"value": 0.1},

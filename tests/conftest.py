@@ -1,7 +1,7 @@
 """Peer libraries as oracles: without them their tests skip visibly; with FASTNN_REQUIRE_ORACLES=1 they fail instead.
 
-So do the tests marked ``cuda``, for the GPU's compiler. Pictures are drawn without a window, and no figure outlives its
-test.
+So do the tests marked ``cuda``, for the GPU's compiler. Those marked ``gpu`` skip visibly where there is no GPU: the
+fixture ``gpu`` looks. Pictures are drawn without a window, and no figure outlives its test.
 """
 
 import os
@@ -38,6 +38,19 @@ def oracle(request):
     return load
 
 
+@pytest.fixture(scope="session")
+def gpu():
+    """Numba's ``cuda``, where there is a GPU; else the test skips, and says why."""
+    pytest.importorskip("numba_cuda")
+    from numba import cuda
+
+    if cuda.config.ENABLE_CUDASIM:
+        pytest.skip("this is the simulator")
+    if not cuda.is_available():
+        pytest.skip("no GPU: numba.cuda.is_available() is false")
+    return cuda
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
@@ -47,7 +60,9 @@ def pytest_runtest_makereport(item, call):
     marked = any(item.get_closest_marker(name) is not None for name in ("oracle", "cuda"))
     if marked and REQUIRED:
         report.outcome, report.longrepr = "failed", f"required here, but the test was skipped: {reason}"
-    elif not marked and any(f"could not import '{name}" in reason for name in ORACLES):
+    elif not (marked or item.get_closest_marker("gpu")) and any(
+        f"could not import '{name}" in reason for name in ORACLES
+    ):
         report.outcome, report.longrepr = "failed", f"needs pytest.mark.oracle: {reason}"
     return report
 

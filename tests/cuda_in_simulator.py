@@ -196,16 +196,32 @@ def test_helpers_closures_and_inner_functions_are_translated():
     assert copy(np.float32(0)) == 7
 
 
-def test_readme_s_kernel():
+def readme_block(word):
+    """The example in README that has this word in it."""
     text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```py\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    (example,) = (block for block in blocks if "fastnn.cuda" in block)
+    (example,) = (block for block in blocks if word in block)
+    return compile(example, "README.md", "exec")
+
+
+def test_readme_s_kernel():
     net = fn.Sequential([fn.Dense(8, "tanh"), fn.Dense(2)], n_inputs=2, seed=0)
     names = {"motion": net}
-    exec(compile(example, "README.md", "exec"), names)
+    exec(readme_block("device_predict"), names)
     points, change = np.ones((3, 2), np.float32), np.zeros((3, 2), np.float32)
     names["move"][1, 4](device_state(net), points, change)
     np.testing.assert_allclose(change, net.predict(points), **TOLERANCES["float32"])
+
+
+def test_readme_s_network_on_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    X = np.random.default_rng(0).random((6, 3))
+    names = {"fn": fn, "X": X, "y": np.arange(6)}
+    exec(readme_block('device="cuda"'), names)
+    assert hasattr(names["values"], "copy_to_host")
+    same = fn.load("digits.safetensors")
+    rounded = {"rtol": 2**-6, "atol": 2**-6}  # bfloat16 has 8 bits
+    np.testing.assert_allclose(names["values"].copy_to_host(), same.predict(X), **rounded)
 
 
 @pytest.mark.parametrize("module", [sample, scalars])

@@ -9,7 +9,7 @@ PACKAGE = Path(fastnn.__file__).parent
 DOCUMENT = Path(__file__).parent.parent / "docs" / "architecture.md"
 LAZY = {
     ("network", "training"), ("network", "io"), ("io", "network"), ("training", "plots"), ("cuda", "network"),
-    ("_model", "cuda"), ("_data", "cuda"),
+    ("_model", "cuda"), ("_data", "cuda"), ("population", "cuda"),
 }  # fmt: skip
 MAY_IMPORT_NUMBA = {"_jit", "_loops", "_math", "activations", "losses", "optimizers", "cpu", "cuda", "jit", "_cli"}
 MOST_LINES = 450

@@ -21,6 +21,7 @@ from bad_values import (
     LOGISTIC,
     NAMED_INSIDE,
     PERCEPTRON,
+    POPULATION,
     SPECIFIC,
     TABLE,
     WIDTHS,
@@ -59,6 +60,7 @@ OVERRIDDEN = {
 }
 METHODS = {  # with the object that they are called on
     "Sequential": fn.Sequential,  # filled in by `called`
+    "Population": POPULATION,
     "ActivationFunction": fn.activations.leaky_relu,
     "Schedule": fn.schedules.Constant(0.1),
     "McCullochPitts": gates.AND,
@@ -90,7 +92,7 @@ def public():
             if not isinstance(value, type) or value.__name__ not in found:
                 found[f"{module}.{name}"] = value
     classics = (neurons.McCullochPitts, gates.Circuit, neurons.Perceptron, neurons.LogisticNeuron)
-    for kind in (fn.Sequential, ActivationFunction, Schedule, *classics):
+    for kind in (fn.Sequential, fn.Population, ActivationFunction, Schedule, *classics):
         name = kind.__name__
         for method, value in inspect.getmembers(kind, inspect.isfunction):
             wanted = method == "__call__" and name != "Sequential"

@@ -1,10 +1,12 @@
 """The command line, in-process where that is enough and as a user starts it where it is not."""
 
 import ctypes
+import importlib.util
 import os
 import subprocess
 import sys
 import time
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -136,7 +138,11 @@ def test_info_about_the_gpu(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", no_driver)
     assert info.gpu().startswith("none: there is no NVIDIA driver")
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver())
-    assert info.gpu() == "NVIDIA X and 1 more, for `fastnn.cuda` alone: networks train on the CPU"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert info.gpu().startswith("NVIDIA X and 1 more; device='cuda' needs numba-cuda: install fastnn-numba[cuda]")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "numba_cuda" or None)
+    monkeypatch.setattr(metadata, "version", lambda name: {"numba-cuda": "1.2.3"}[name])
+    assert info.gpu() == "NVIDIA X and 1 more; device='cuda' computes on it with numba-cuda 1.2.3"
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver(error=100))
     assert info.gpu() == "none: the NVIDIA driver answers cuInit with error 100"
 

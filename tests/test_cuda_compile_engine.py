@@ -17,7 +17,7 @@ MOST_REGISTERS = 255
 
 def kernels(dtype, precision=None):
     """Every kernel by name: the function, its arguments in terms of types, and the threads of its blocks."""
-    from fastnn.cuda import kernels, layered, update
+    from fastnn.cuda import kernels, layered, population, update
     from fastnn.cuda.product import small_shape, stream_shape
 
     T, stream, small = (
@@ -41,13 +41,14 @@ def kernels(dtype, precision=None):
         "layer, formula": (layered.layer_kernel(T, stream, used, formula), "iaaaaaaiaannnnnnknnn", stream),
         "layer, rows": (layered.layer_kernel(T, stream, used, rows), "iaaaaaaiaannnnnnknnn", stream),
         "update": (update.update_kernel(T, stream, rule), "iaaaannnbb", stream),
+        "move": (population._move_kernel(), "iannannn", small),
         "collect": (update.collect_kernel(T, stream), "iaaaannb", stream),
     }
 
 
 NAMES = [
     "predict, shared", "predict", "derive, formula", "derive, rows", "derive alone", "train", "weigh", "layer, predict",
-    "layer, formula", "layer, rows", "update", "collect",
+    "layer, formula", "layer, rows", "update", "move", "collect",
 ]  # fmt: skip
 
 
@@ -71,7 +72,7 @@ def test_kernels_stay_in_their_dtype_and_do_not_spill(compiler, name, dtype, cap
         assert dtype == "float64" or ".f64" not in ptx
         assert "tanh.approx" not in ptx  # what fast-math makes of tanh
         vectors = "v4.f32" if dtype == "float32" else "v2.f64"
-        assert f"ld.shared.{vectors}" in ptx or name in ("weigh", "update", "collect")
+        assert f"ld.shared.{vectors}" in ptx or name in ("weigh", "update", "move", "collect")
     registers, local, stores, loads = resources(compiler, kernel.py_func, signature, capability, bounds)
     print(f"{name}, {dtype}, sm_{capability[0]}{capability[1]}: {registers} registers, {local} bytes of local memory")
     assert (local, stores, loads) == (0, 0, 0)

@@ -16,15 +16,10 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def networks():
+def networks(gpu):
     """The module `cuda_networks`, where there is a GPU."""
-    pytest.importorskip("numba_cuda")
     import cuda_networks
 
-    if cuda_networks.cuda.config.ENABLE_CUDASIM:
-        pytest.skip("this is the simulator")
-    if not cuda_networks.cuda.is_available():
-        pytest.skip("no GPU: numba.cuda.is_available() is false")
     return cuda_networks
 
 
@@ -47,7 +42,7 @@ def test_activations(networks, name, dtype):
 
 
 @pytest.mark.parametrize("shape", ["20-64-64-1", "4-32-16-4"])
-def test_time(networks, shape):
+def test_time(gpu, networks, shape):
     """Nanoseconds a sample, printed (pytest -s); the values are right at that size too."""
     from fastnn.cuda import device_state
 
@@ -55,18 +50,17 @@ def test_time(networks, shape):
     layers = [*(fn.Dense(units, "tanh") for units in hidden), fn.Dense(n_outputs)]
     net = fn.Sequential(layers, n_inputs=n_inputs, seed=0)
     X = np.random.default_rng(0).standard_normal((1 << 20, n_inputs), np.float32)
-    cuda = networks.cuda
-    state, x, out = device_state(net), cuda.to_device(X), cuda.device_array((len(X), n_outputs), np.float32)
+    state, x, out = device_state(net), gpu.to_device(X), gpu.device_array((len(X), n_outputs), np.float32)
     kernel = networks.make_kernel(net)[len(X) // 128, 128]
     seconds = []
     for _ in range(8):
-        cuda.synchronize()
+        gpu.synchronize()
         begin = time.perf_counter()
         kernel(state, x, out)
-        cuda.synchronize()
+        gpu.synchronize()
         seconds.append(time.perf_counter() - begin)
     taken = statistics.median(seconds[1:])  # the first call compiles
     flops = 2 * sum(w.size for w in net.named_parameters().values() if w.ndim == 2) * len(X)
-    device = cuda.get_current_device().name
+    device = gpu.get_current_device().name
     print(f"{shape} on {device}: {taken / len(X) * 1e9:.3f} ns a sample, {flops / taken * 1e-9:.0f} GFLOP/s")
     np.testing.assert_allclose(out.copy_to_host(), net.predict(X), **networks.TOLERANCES["float32"])

@@ -12,15 +12,8 @@ DTYPES = ["bool", "int8", "uint8", "int16", "int32", "int64", "float16", "float3
 
 
 @pytest.fixture(scope="module")
-def arrays():
+def arrays(gpu):
     """`fastnn.cuda.arrays`, where there is a GPU."""
-    pytest.importorskip("numba_cuda")
-    from numba import cuda
-
-    if cuda.config.ENABLE_CUDASIM:
-        pytest.skip("this is the simulator")
-    if not cuda.is_available():
-        pytest.skip("no GPU: numba.cuda.is_available() is false")
     from fastnn.cuda import arrays
 
     return arrays

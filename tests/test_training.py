@@ -418,3 +418,16 @@ def test_own_activation_loss_and_optimizer_train():
     plain = fn.Sequential([fn.Dense(1)], n_inputs=2)
     with pytest.raises(ValueError, match="second derivative"):
         plain.hessian_vector_product(x, y, loss, np.ones(plain.n_parameters))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_loss_that_is_not_finite_ends_a_chunk_of_steps(dtype):
+    x, y = 10 * np.random.default_rng(0).standard_normal((20, 2)), np.ones((20, 1))
+    net = fn.Sequential([fn.Dense(1)], n_inputs=2, dtype=dtype)
+    objective = net._question(x, y, "mse", None)
+    training = net._ready().training(objective, fn.SGD(1e4 if dtype == "float32" else 1e50), 4, 0)
+    done, losses, _ = training.run(np.empty(0, np.int64), 0, 5, 0)
+    assert 1 < done < 5
+    assert np.isfinite(losses[:done]).all()
+    assert np.isinf(losses[done])
+    assert (losses[done + 1 :] == 0).all()  # no further step was tried

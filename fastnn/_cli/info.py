@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import platform
 import sys
@@ -74,7 +75,7 @@ def cache() -> str:
 
 
 def gpu() -> str:
-    """The first NVIDIA GPU by the driver's own library, or why there is none."""
+    """The first NVIDIA GPU by the driver's own library and what computes on it, or why there is none."""
     library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         driver = ctypes.CDLL(library)
@@ -91,4 +92,11 @@ def gpu() -> str:
         if status:
             return f"none: the NVIDIA driver answers {call.__name__} with error {status}"
     more = f" and {count.value - 1} more" if count.value > 1 else ""
-    return f"{name.value.decode()}{more}, for `fastnn.cuda` alone: networks train on the CPU"
+    return f"{name.value.decode()}{more}; {_numba_cuda()}"
+
+
+def _numba_cuda() -> str:
+    """The version of what ``device="cuda"`` needs, or how to get it."""
+    if importlib.util.find_spec("numba_cuda") is None:
+        return "device='cuda' needs numba-cuda: install fastnn-numba[cuda], or fastnn-numba[cuda12] for CUDA 12"
+    return f"device='cuda' computes on it with numba-cuda {metadata.version('numba-cuda')}"

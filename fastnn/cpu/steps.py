@@ -328,6 +328,12 @@ def _clip(gradient, n, clip_value, factor):
 
 
 @scalar
+def is_finite(x):
+    """A function of its own: a kernel's fast-math flags would let LLVM take the difference ``x - x`` for 0."""
+    return np.isfinite(x)
+
+
+@scalar
 def training_step(f, feed, o, start, count, mode, key, rate):
     """One step over ``count`` rows from ``start``: its loss and weight; no update where the loss is not finite."""
     T = type(o.clip_value)
@@ -336,7 +342,7 @@ def training_step(f, feed, o, start, count, mode, key, rate):
     update = f.natives[UPDATE]
     loss, weight, x, rows, more = _batch(f, feed, start, count, mode, key, 1, 0, f.x)  # no dLoss/dX is written
     loss += _penalty(f)
-    if not np.isfinite(loss):
+    if not is_finite(loss):
         return loss, weight
     if f.part == 0:
         _call_begin(f.natives[BEGIN], (o.scalars, o.hyper, rate, o.coefficients))
@@ -378,7 +384,7 @@ def train(work, share_, data, opt, rates, batch_size, start, key, step, losses, 
         if f.part == 0:
             loss_of[s] = loss
             weight_of[s] = weight
-        if not np.isfinite(loss):
+        if not is_finite(loss):
             n_done = s
             break
         start += count

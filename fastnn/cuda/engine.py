@@ -63,6 +63,14 @@ class Engine:
         self._predictor: Predictor | None = None
         self.state = streams.to_device(self._joined(theta, running))
 
+    @classmethod
+    def of_state(cls, device: Device, state: Any) -> Engine:
+        """An engine over a network's parameters and running statistics that lie on the device already."""
+        made = cls.__new__(cls)
+        made.plan, made.dtype, made._device = device.plan, device.dtype, device
+        made._predictor, made.state = None, state
+        return made
+
     @staticmethod
     def _joined(theta: np.ndarray, running: np.ndarray) -> np.ndarray:
         return np.concatenate([theta, running, np.zeros(1, theta.dtype)])

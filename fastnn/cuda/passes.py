@@ -6,6 +6,7 @@ each through the whole network, one launch a batch; or all blocks share every la
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,11 @@ from fastnn.plan import Plan
 NARROW = 8 if SIMULATED else 128
 # Multiply-adds of a step's forward pass up to which one block takes the batch alone, in less time than launches cost.
 ALONE = 2000 if SIMULATED else 1_500_000
+_ALONE_ROWS = 1024
 # Samples of a piece where all blocks share them: their values should stay in the second-level cache.
 _PIECE = 16 if SIMULATED else 8192
+# Workspace of the blocks that take samples each, for networks so deep that it would be gigabytes.
+_MOST_BYTES = 1 << 29
 # Blocks for a multiprocessor, where they loop over their work.
 _BLOCKS_EACH = 4
 # Shared memory of a block that needs no special request.
@@ -89,14 +93,17 @@ class Predictor:
             self._run = kernels.predict_kernel(device.real, shape, device.activations, self._in_shared)
         self._rows, self._reals = streams.to_device(made.numbers), device.numbers()
         self._narrow = narrow.forward(device.plan, device.precision, device.multiprocessors)
-        self._piece, self._work = 0, device.no_real
+        self._local = threading.local()
 
-    def _workspace(self, n: int) -> None:
-        """Memory for the values of up to ``n`` samples at once."""
+    def _workspace(self, n: int) -> tuple[int, Any]:
+        """Memory for the values of up to ``n`` samples at once, and their number: this thread's on this stream."""
+        kept: dict[int, tuple[int, Any]] = self._local.__dict__.setdefault("kept", {})
         most = _PIECE if self._device.wide else self._device.most * self._shape.rows
         piece = 0 if self._in_shared else min(most, -(-n // self._shape.rows) * self._shape.rows)
-        if piece > self._piece:
-            self._piece, self._work = piece, self._device.memory(piece * int(self._header[table.LD]))
+        stream = streams.address(streams.current())
+        if stream not in kept or kept[stream][0] < piece:
+            kept[stream] = piece, self._device.memory(piece * int(self._header[table.LD]))
+        return kept[stream]
 
     def run(self, state: Any, x: Any) -> Any:
         """(n, n_outputs) for x (n, n_inputs)."""
@@ -106,8 +113,8 @@ class Predictor:
         if self._narrow is not None:
             self._narrow.run(state, flat_x, flat_out, n)
             return out
-        self._workspace(n)
-        arguments = (self._rows, self._reals, state, self._work)
+        piece, work = self._workspace(n)
+        arguments = (self._rows, self._reals, state, work)
         if not device.wide:
             blocks = min(device.most, -(-n // self._shape.rows))
             self._run[blocks, self._shape.threads, streams.current(), self._bytes](
@@ -115,8 +122,8 @@ class Predictor:
             )
             return out
         zero = np.int64(0)
-        for first in range(0, n, self._piece):
-            rows = min(self._piece, n - first)
+        for first in range(0, n, piece):
+            rows = min(piece, n - first)
             last = self._layers.copy_out(rows, int(self._header[table.OUT]), device.plan.n_outputs)
             for does, q, blocks, splits in (*self._layers.forward(rows), last):
                 self._run[blocks, self._shape.threads, streams.current(), self._bytes](
@@ -145,6 +152,8 @@ class Passes:
         For training steps: nothing but gradients of the parameters is asked for.
     clips : tuple of float
         clip_value and clip_norm, infinity where there is none.
+    block_rows : int, optional
+        One block takes every batch alone, so many samples at once. None: what suits a single network.
 
     Attributes
     ----------
@@ -164,12 +173,14 @@ class Passes:
         wants_dx: bool = False,
         steps: bool = False,
         clips: tuple[float, ...] = (np.inf, np.inf),
+        block_rows: int | None = None,
     ):
         plan, resolved = device.plan, objective.resolved
         self._device, self.objective = device, objective
         made = table.training(plan, resolved.from_pre_activation, wants_dx)
         whole = plan.whole_batch and training
-        self.alone = batch * plan.n_parameters <= ALONE
+        small = batch * plan.n_parameters <= ALONE and batch <= _ALONE_ROWS
+        self.alone = block_rows is not None or small
         self._narrow = None
         if steps and not self.alone:
             self._narrow = narrow.backward(plan, device.precision, objective, batch, device.multiprocessors)
@@ -193,8 +204,11 @@ class Passes:
             self._piece, space = batch, 0
             self.parts = self._losses = self._narrow.parts
         else:
-            self._piece = batch if whole or self.alone else min(batch, shape.rows)
-            self.parts = self._losses = min(-(-batch // self._piece), device.most)
+            most = block_rows or (batch if self.alone else shape.rows)
+            self._piece = batch if whole else min(batch, most)
+            each = (self._piece * made.ld + plan.n_parameters) * device.dtype.itemsize
+            blocks = max(1, min(-(-batch // self._piece), device.most, _MOST_BYTES // each))
+            self.parts = self._losses = 1 if self.alone else blocks
             self._run = kernels.derive_kernel(device.real, shape, device.activations, resolved.source)
             space = self.parts * self._piece * made.ld
         self._numbers[table.PIECE] = self._piece

@@ -99,7 +99,7 @@ class WarpShape(NamedTuple):
     @property
     def words(self) -> int:
         """Words of 32 bits along k that go through shared memory at once, for each row of A and column of B."""
-        return 8 if SIMULATED else 16
+        return 8  # with more, some kernels would spill
 
     @property
     def depth(self) -> int:
@@ -132,7 +132,7 @@ def stream_shape(dtype: np.dtype[Any], precision: str | None = None) -> AnyShape
         return small_shape(dtype, precision)
     if precision is not None:
         return WarpShape(2, 2, 2, 2, precision)
-    return Shape(16, 8, 4, 8) if dtype == np.float32 else Shape(16, 8, 4, 4)
+    return Shape(16, 8, 4, 8) if dtype == np.float32 else Shape(16, 8, 4, 4, 8)
 
 
 class Product(NamedTuple):

@@ -53,6 +53,7 @@ def use_stream(stream: Any) -> AbstractContextManager[None]:
 
     Notes
     -----
+    Keep a network to one stream: work on another does not wait for what this one has under way with its parameters.
     Arrays that came about on another stream are waited for if they say so, as those of Numba and CuPy do. PyTorch's
     tensors do not: give their stream here, ``with use_stream(torch.cuda.current_stream()):``.
 

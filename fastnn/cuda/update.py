@@ -201,10 +201,11 @@ def update_kernel(T: Any, shape: AnyShape, rule: Any) -> Any:
 
     @kernel(threads)
     def update(table, reals, state, work, schedule, s, parts, losses, collected, scaled):
-        if load(work, load(table, head.STOPPED)) != T(0):
-            return
         shared = cuda.shared.array(0, kind)
         t, block, blocks = np.int64(cuda.threadIdx.x), np.int64(cuda.blockIdx.x), np.int64(cuda.gridDim.x)
+        # One thread looks: this launch may set the flag, and a block must not be of two minds.
+        if block_sum(shared, t, load(work, load(table, head.STOPPED)) if t == 0 else T(0)) != T(0):
+            return
         total = block_sum(shared, t, partial_sum(work, load(table, head.PARTIAL_LOSSES), losses, t))
         if block == 0 and t == 0:
             store(schedule, s * WIDTH + LOSS, total)

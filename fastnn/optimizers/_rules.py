@@ -19,7 +19,7 @@ from typing import Any
 
 from numba import types
 
-from fastnn._jit import Native, scalar
+from fastnn._jit import Native, kernel, native_call, scalar
 from fastnn._loops import accessors
 
 N_COEFFICIENTS = 12
@@ -37,6 +37,21 @@ def UPDATE_ARGUMENTS(real: Any) -> tuple[Any, ...]:
     """``update(theta, grad, slots, n, stride, coef)``: slot k of element i is ``slots[k * stride + i]``."""
     pointer = types.CPointer(real)
     return (pointer, pointer, pointer, types.int64, types.int64, pointer)
+
+
+_call_begin = native_call(BEGIN_ARGUMENTS, 3)
+
+
+@kernel
+def begin_steps(entry, scalars, hyper, rates, coefficients):
+    """The coefficients (networks, steps, 12) of steps of many networks, whose rules are one and the same.
+
+    Learning rates (networks, steps) may differ. The networks' scalars (networks, 8) go on by these steps; ``entry`` is
+    that of the rule's ``begin``.
+    """
+    for k in range(rates.shape[0]):
+        for s in range(rates.shape[1]):
+            _call_begin(entry, (scalars[k].ctypes, hyper.ctypes, rates[k, s], coefficients[k, s].ctypes))
 
 
 # theta, grad and the slots never overlap. LLVM cannot know that and gives up vectorising where its run-time checks
