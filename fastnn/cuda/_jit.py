@@ -28,12 +28,12 @@ if getattr(cuda, "implementation", None) != "NVIDIA":
     raise ImportError(f"{_NEEDED}; it is installed, but {cuda.__file__} takes its place", name="numba_cuda")
 
 __all__ = [
-    "DEFAULT_SHARED", "SIMULATED", "allow_shared", "capability", "cuda", "device", "dlpack_view", "extending", "gpu_of",
-    "kernel", "libdevice", "load", "load4", "most_shared", "rolled", "store", "store4", "types",
+    "DEFAULT_SHARED", "MAXIMUM_SHARED", "SIMULATED", "allow_shared", "capability", "cuda", "device", "dlpack_view",
+    "extending", "gpu_of", "kernel", "libdevice", "load", "load4", "most_shared", "rolled", "store", "store4", "types",
 ]  # fmt: skip
 
-#: Shared memory of a block that needs no permission.
-DEFAULT_SHARED = 48 * 1024
+#: Shared memory of a block that needs no permission, and what it may be allowed on compute capability 9.0.
+DEFAULT_SHARED, MAXIMUM_SHARED = 48 * 1024, 227 * 1024
 #: Python itself runs the kernels (NUMBA_ENABLE_CUDASIM=1).
 SIMULATED = bool(cuda.config.ENABLE_CUDASIM)
 
@@ -105,7 +105,7 @@ def capability() -> tuple[int, int]:
 def most_shared() -> int:
     """Bytes of shared memory that a block may ask for on the current device."""
     if SIMULATED:
-        return 227 * 1024  # of compute capability 9.0
+        return MAXIMUM_SHARED
     return int(cuda.get_current_device().MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
 
 

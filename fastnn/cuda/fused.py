@@ -25,13 +25,11 @@ import numpy as np
 from fastnn import _rows as row
 from fastnn.activations import ActivationFunction
 from fastnn.cuda import mma
-from fastnn.cuda._jit import SIMULATED, cuda, device, kernel, load, store, types
+from fastnn.cuda._jit import MAXIMUM_SHARED, SIMULATED, cuda, device, kernel, load, store, types
 from fastnn.cuda.fragments import WIDTHS, fragments
 from fastnn.cuda.scalars import activation_value, exp, log
 from fastnn.plan import Plan
 
-#: Shared memory of a block on compute capability 9.0: what it may ask for, and what it gets without asking.
-MAXIMUM_SHARED, DEFAULT_SHARED = 227 * 1024, 48 * 1024
 #: Codes of activations in the table; those of the tuple that is compiled in follow on `FIRST`.
 LOG_SOFTMAX, SOFTMAX, IDENTITY, RELU, FIRST = -2, -1, 0, 1, 2
 #: A row of the table, which is flat and of int64: widths, offsets into the state (B: -1 for none), and a code.

@@ -26,14 +26,13 @@ import numpy as np
 from fastnn import _rows as row
 from fastnn.activations import ActivationFunction
 from fastnn.cuda import mma
-from fastnn.cuda._jit import SIMULATED, cuda, device, kernel, load, store, types
+from fastnn.cuda._jit import MAXIMUM_SHARED, SIMULATED, cuda, device, kernel, load, store, types
 from fastnn.cuda.fragments import WIDTHS, fragments
 from fastnn.cuda.fused import (
     ACTIVATION,
     COLUMNS,
     FIRST,
     IDENTITY,
-    MAXIMUM_SHARED,
     N_IN,
     N_OUT,
     RELU,

@@ -15,7 +15,7 @@ from fastnn import _rows as row
 from fastnn._objective import Objective
 from fastnn.activations import ActivationFunction
 from fastnn.cuda import kernels, layered, narrow, streams, table, update
-from fastnn.cuda._jit import SIMULATED, cuda
+from fastnn.cuda._jit import DEFAULT_SHARED, SIMULATED, cuda
 from fastnn.cuda.elements import activations_of
 from fastnn.cuda.product import dynamic_bytes, small_shape, stream_shape
 from fastnn.cuda.update import WEIGHT, WIDTH
@@ -32,8 +32,6 @@ _PIECE = 16 if SIMULATED else 8192
 _MOST_BYTES = 1 << 29
 # Blocks for a multiprocessor, where they loop over their work.
 _BLOCKS_EACH = 4
-# Shared memory of a block that needs no special request.
-_SHARED_BYTES = 48 * 1024
 
 
 class Device:
@@ -84,7 +82,7 @@ class Predictor:
         made = table.inference(device.plan)
         self._header = made.numbers[: table.HEADER]
         shared = dynamic_bytes(shape, device.dtype, shape.rows * made.ld)
-        self._in_shared = shared <= _SHARED_BYTES and not device.wide
+        self._in_shared = shared <= DEFAULT_SHARED and not device.wide
         self._bytes = shared if self._in_shared else dynamic_bytes(shape, device.dtype)
         if device.wide:
             self._layers = layered.Layers(made.numbers, shape, device.most)
