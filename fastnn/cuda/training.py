@@ -9,7 +9,7 @@ import numpy as np
 
 from fastnn._objective import Objective
 from fastnn._random import step_key
-from fastnn.cuda import kernels, streams, table, update
+from fastnn.cuda import kernels, scan, streams, table, update
 from fastnn.cuda.passes import Device, Passes
 from fastnn.cuda.update import LOSS, WEIGHT, WIDTH
 from fastnn.optimizers import Optimizer
@@ -163,7 +163,8 @@ class Training:
 
     def finite(self) -> bool:
         """Whether all parameters are finite."""
-        return bool(np.isfinite(streams.to_host(self._state[: self._device.plan.n_parameters])).all())
+        n = self._device.plan.n_parameters
+        return n == 0 or scan.first_infinite(self._state[:n]) is None
 
     def close(self) -> None:
         """Bring the optimizer's state back to the host."""
