@@ -149,13 +149,14 @@ class Layers:
     """
 
     def __init__(self, numbers: np.ndarray, shape: AnyShape, most: int):
-        self._header, self._shape, self._most = numbers[: head.HEADER], shape, most
-        self._rows = [*enumerate(numbers[head.HEADER :].reshape(-1, row.WIDTH))]
+        # Python's integers: the driver takes no others as numbers of blocks.
+        self._n_inputs, self._shape, self._most = int(numbers[head.N_IN]), shape, most
+        self._rows = [*enumerate(numbers[head.HEADER :].reshape(-1, row.WIDTH).tolist())]
 
     def _blocks(self, items: int, each: int) -> int:
         return max(1, min(-(-items // each), 4 * self._most))
 
-    def _spread(self, q: np.ndarray, n_samples: int, n: int) -> int:
+    def _spread(self, q: list[int], n_samples: int, n: int) -> int:
         """Blocks for a row's work on ``n`` columns."""
         if q[row.KIND] == row.DENSE:
             return -(-n_samples // self._shape.rows) * -(-n // self._shape.columns)
@@ -177,13 +178,13 @@ class Layers:
         tiles = max((self._tiles(q) for _, q in self._rows), default=1)
         return max(1, min(self._most // tiles, n_samples // self._shape.rows))
 
-    def _tiles(self, q: np.ndarray) -> int:
+    def _tiles(self, q: list[int]) -> int:
         dense = q[row.KIND] == row.DENSE
         return -(-q[row.N_IN] // self._shape.rows) * -(-q[row.N_OUT] // self._shape.columns) if dense else 1
 
     def forward(self, n_samples: int) -> Iterator[Launch]:
         """From the inputs to the outputs."""
-        yield Launch(GATHER, 0, self._elements(n_samples * int(self._header[head.N_IN])))
+        yield Launch(GATHER, 0, self._elements(n_samples * self._n_inputs))
         for r, q in self._rows:
             at = head.HEADER + r * row.WIDTH
             passes_on = q[row.KIND] in (row.SPLIT, row.DROPOUT, row.ACTIVATION) and q[row.IN] == q[row.OUT]
