@@ -18,6 +18,7 @@ MOST_REGISTERS = 255
 def kernels(dtype, precision=None):
     """Every kernel by name: the function, its arguments in terms of types, and the threads of its blocks."""
     from fastnn.cuda import kernels, layered, population, update
+    from fastnn.cuda.lone import lone_shape
     from fastnn.cuda.product import small_shape, stream_shape
 
     T, stream, small = (
@@ -36,6 +37,7 @@ def kernels(dtype, precision=None):
         "derive, rows": (kernels.derive_kernel(T, stream, used, rows), "iaaaaaaiaannnnnk", stream),
         "derive alone": (kernels.derive_kernel(T, small, used, rows), "iaaaaaaiaannnnnk", small),
         "train": (kernels.train_kernel(T, small, used, rows, rule), "iaaaaaaiaunnnnnn", small),
+        "train, lone": (kernels.train_kernel(T, lone_shape(), used, rows, rule), "iaaaaaaiaunnnnnn", lone_shape()),
         "weigh": (kernels.weigh_kernel(T, stream), "aibannn", stream),
         "layer, predict": (layered.layer_kernel(T, stream, used, None), "iaaaaaaiaannnnnnknnn", stream),
         "layer, formula": (layered.layer_kernel(T, stream, used, formula), "iaaaaaaiaannnnnnknnn", stream),
@@ -47,8 +49,8 @@ def kernels(dtype, precision=None):
 
 
 NAMES = [
-    "predict, shared", "predict", "derive, formula", "derive, rows", "derive alone", "train", "weigh", "layer, predict",
-    "layer, formula", "layer, rows", "update", "move", "collect",
+    "predict, shared", "predict", "derive, formula", "derive, rows", "derive alone", "train", "train, lone", "weigh",
+    "layer, predict", "layer, formula", "layer, rows", "update", "move", "collect",
 ]  # fmt: skip
 
 

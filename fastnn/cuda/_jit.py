@@ -28,8 +28,9 @@ if getattr(cuda, "implementation", None) != "NVIDIA":
     raise ImportError(f"{_NEEDED}; it is installed, but {cuda.__file__} takes its place", name="numba_cuda")
 
 __all__ = [
-    "DEFAULT_SHARED", "MAXIMUM_SHARED", "SIMULATED", "allow_shared", "capability", "cuda", "device", "dlpack_view",
-    "extending", "gpu_of", "kernel", "libdevice", "load", "load4", "most_shared", "rolled", "store", "store4", "types",
+    "DEFAULT_SHARED", "MAXIMUM_SHARED", "SIMULATED", "allow_shared", "capability", "cuda", "device", "distance",
+    "dlpack_view", "extending", "gpu_of", "kernel", "libdevice", "load", "load4", "load_place", "load_place4",
+    "most_shared", "place", "quotient", "rolled", "store", "store4", "types",
 ]  # fmt: skip
 
 #: Shared memory of a block that needs no permission, and what it may be allowed on compute capability 9.0.
@@ -165,6 +166,21 @@ if SIMULATED:
     def store(array, i, value):
         array[i] = value
 
+    def quotient(a, b):
+        return a // b
+
+    def place(array, i):
+        return np.int32(i)
+
+    def distance(array, n):
+        return np.int32(n)
+
+    def load_place(array, at):
+        return array[at]
+
+    def load_place4(array, at):
+        return load4(array, at)
+
     def load4(array, i):
         return array[i], array[i + 1], array[i + 2], array[i + 3]
 
@@ -209,6 +225,62 @@ else:
             builder.store(args[2], _address(context, builder, signature.args[0], *args[:2]))
 
         return types.void(array, types.int64, array.dtype), codegen
+
+    @extending.intrinsic
+    def quotient(typingctx, a, b):
+        """``a // b`` of numbers below 2**31 that are not negative: of 64 bits it would take four times as long."""
+
+        def codegen(context, builder, signature, args):
+            short = ir.IntType(32)
+            found = builder.udiv(*(builder.trunc(each, short) for each in args))
+            return builder.zext(found, args[0].type)
+
+        return types.int64(types.int64, types.int64), codegen
+
+    _SHARED = 3  # the address space
+
+    @extending.intrinsic
+    def place(typingctx, array, i):
+        """Where ``array[i]`` lies in shared memory: an int32, on which one addition does what two do on addresses."""
+
+        def codegen(context, builder, signature, args):
+            address = _address(context, builder, signature.args[0], *args)
+            inside = builder.addrspacecast(address, ir.PointerType(address.type.pointee, _SHARED))
+            return builder.ptrtoint(inside, ir.IntType(32))
+
+        return types.int32(array, types.int64), codegen
+
+    @extending.intrinsic
+    def distance(typingctx, array, n):
+        """Between the places of elements that lie ``n`` apart."""
+
+        def codegen(context, builder, signature, args):
+            size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
+            return builder.trunc(builder.mul(args[1], ir.Constant(args[1].type, size)), ir.IntType(32))
+
+        return types.int32(array, types.int64), codegen
+
+    @extending.intrinsic
+    def load_place(typingctx, array, at):
+        """What lies at a place; ``array`` says its dtype."""
+
+        def codegen(context, builder, signature, args):
+            kind = context.get_data_type(signature.args[0].dtype)
+            return builder.load(builder.inttoptr(args[1], ir.PointerType(kind, _SHARED)))
+
+        return array.dtype(array, types.int32), codegen
+
+    @extending.intrinsic
+    def load_place4(typingctx, array, at):
+        """Four neighbours from a place that is a multiple of 16 bytes."""
+
+        def codegen(context, builder, signature, args):
+            kind = ir.VectorType(context.get_data_type(signature.args[0].dtype), 4)
+            four = builder.load(builder.inttoptr(args[1], ir.PointerType(kind, _SHARED)), align=16)
+            parts = [builder.extract_element(four, ir.Constant(ir.IntType(32), k)) for k in range(4)]
+            return context.make_tuple(builder, signature.return_type, parts)
+
+        return types.UniTuple(array.dtype, 4)(array, types.int32), codegen
 
     def _vector(builder, address):
         kind = ir.VectorType(address.type.pointee, 4)

@@ -129,7 +129,7 @@ class Engine:
             state = self._device.memory(state.size)
             state.copy_to_device(self.state, stream=streams.current())
         passes = Passes(self._device, objective, n, training, bool(asks & kernels.WANTS_DX))
-        work = passes.workspace(0)
+        work = passes.workspace()
         schedule = passes.schedule(np.zeros((1, 1)), np.array([n]))
         if passes.weighted:
             passes.weigh(schedule, self._device.nothing, False, 0, n, 1)

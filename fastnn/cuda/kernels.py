@@ -18,6 +18,7 @@ from fastnn.activations import ActivationFunction
 from fastnn.cuda import table as head
 from fastnn.cuda._jit import SIMULATED, cuda, device, kernel, load, store
 from fastnn.cuda.elements import make_elements
+from fastnn.cuda.lone import LoneShape, whole_vectors
 from fastnn.cuda.loss import Targets, make_loss, sample_of
 from fastnn.cuda.product import AnyShape, shared_kind
 from fastnn.cuda.rowwise import LANES
@@ -228,9 +229,14 @@ def train_kernel(
     block_sum, penalty, scale_of = update.block_sum, update.penalty, update.scale_of
     gradient_scale, inverse_scale, adjust = update.gradient_scale, update.inverse_scale, update.adjust
     collect, apply, factor_of = update.collect, update.apply, update.factor_of
-    threads = shape.threads
+    threads, lone = shape.threads, isinstance(shape, LoneShape)
 
     kind = shared_kind(T)
+
+    @device
+    def move(source, target, n, t):
+        for k in range(t, n, threads):
+            store(target, k, load(source, k))
 
     @kernel(threads)
     def train(
@@ -242,7 +248,18 @@ def train_kernel(
         key = load(keys, block)
         n_state, n_work = np.int64(states.size) // blocks, np.int64(works.size) // blocks
         n_order, n_schedule = np.int64(orders.size) // blocks, np.int64(schedules.size) // blocks
-        state, work = states[block * n_state : (block + 1) * n_state], works[block * n_work : (block + 1) * n_work]
+        far_state, far_work = (
+            states[block * n_state : (block + 1) * n_state],
+            works[block * n_work : (block + 1) * n_work],
+        )
+        state, work, kept = far_state, far_work, load(table, head.GRADIENT)
+        if lone:
+            state = shared[threads : threads + n_state]
+            place = threads + whole_vectors(n_state)
+            work = shared[place : place + n_work]
+            move(far_state, state, n_state, t)
+            move(far_work, work, kept, t)
+            cuda.syncthreads()
         order = orders[block * n_order : (block + 1) * n_order]
         schedule = schedules[block * n_schedule : (block + 1) * n_schedule]
         targets = Targets(
@@ -265,13 +282,18 @@ def train_kernel(
             if not math.isfinite(total):
                 break
             squares = collect(table, reals, state, zero, work, one, inverse, t, np.int64(threads))
-            squares = block_sum(shared, t, squares)
+            if (flags & SCALED) != 0 or load(reals, load(table, head.CLIPS) + 1) < T(np.inf):
+                squares = block_sum(shared, t, squares)
             if (flags & SCALED) != 0 and t == 0:
                 adjust(table, work, math.isfinite(squares))
             if (flags & SCALED) == 0 or math.isfinite(squares):
                 factor = factor_of(table, reals, squares)
                 apply(table, state, zero, work, schedule, s, factor, t, np.int64(threads))
             cuda.syncthreads()
+        if lone:
+            cuda.syncthreads()
+            move(state, far_state, n_state, t)
+            move(work, far_work, kept, t)
 
     return train
 

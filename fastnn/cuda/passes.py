@@ -15,9 +15,10 @@ from fastnn import _rows as row
 from fastnn._objective import Objective
 from fastnn.activations import ActivationFunction
 from fastnn.cuda import kernels, layered, narrow, streams, table, update
-from fastnn.cuda._jit import DEFAULT_SHARED, SIMULATED, cuda
+from fastnn.cuda._jit import DEFAULT_SHARED, SIMULATED, allow_shared, cuda, most_shared, types
 from fastnn.cuda.elements import activations_of
-from fastnn.cuda.product import dynamic_bytes, small_shape, stream_shape
+from fastnn.cuda.lone import LoneShape, lone_bytes, lone_shape
+from fastnn.cuda.product import AnyShape, dynamic_bytes, small_shape, stream_shape
 from fastnn.cuda.update import WEIGHT, WIDTH
 from fastnn.plan import Plan
 
@@ -146,8 +147,8 @@ class Passes:
         With batch statistics and dropout.
     wants_dx : bool
         dLoss/dX is asked for.
-    steps : bool
-        For training steps: nothing but gradients of the parameters is asked for.
+    slots : int, optional
+        For training steps, of an optimizer with so many slots: nothing but gradients of the parameters is asked for.
     clips : tuple of float
         clip_value and clip_norm, infinity where there is none.
     block_rows : int, optional
@@ -169,7 +170,7 @@ class Passes:
         batch: int,
         training: bool,
         wants_dx: bool = False,
-        steps: bool = False,
+        slots: int | None = None,
         clips: tuple[float, ...] = (np.inf, np.inf),
         block_rows: int | None = None,
     ):
@@ -180,12 +181,13 @@ class Passes:
         small = batch * plan.n_parameters <= ALONE and batch <= _ALONE_ROWS
         self.alone = block_rows is not None or small
         self._narrow = None
-        if steps and not self.alone:
+        if slots is not None and not self.alone:
             self._narrow = narrow.backward(plan, device.precision, objective, batch, device.multiprocessors)
         self._layered = not self.alone and self._narrow is None and (device.wide or whole)
-        self.shape = shape = (
+        shape = (
             small_shape(device.dtype, device.precision) if self.alone else stream_shape(device.dtype, device.precision)
         )
+        self.shape: AnyShape | LoneShape = shape
         self.shared = dynamic_bytes(shape, device.dtype)
         self._numbers = made.numbers.copy()
         self.reals = device.numbers(*resolved.parameter_values, *clips)
@@ -212,10 +214,16 @@ class Passes:
         self._numbers[table.PIECE] = self._piece
         self.update_blocks = max(1, min(device.most, -(-plan.n_parameters // shape.threads)))
         self._sizes = {
-            table.STOPPED: 1, table.SCALE: 2, table.SLOTS: 0, table.STATISTICS: plan.shared_size,
+            table.STOPPED: 1, table.SCALE: 2, table.SLOTS: (slots or 0) * plan.n_parameters,
+            table.STATISTICS: plan.shared_size,
             table.PARTIAL_LOSSES: self._losses, table.PARTIAL_SQUARES: self.update_blocks,
             table.GRADIENT: self.parts * plan.n_parameters, table.SPACE: space,
         }  # fmt: skip
+        if self.alone and slots is not None and device.precision is None:
+            lone = lone_shape()
+            size = lone_bytes(lone, device.dtype, plan.n_parameters + plan.n_buffers + 1, self._place())
+            if size <= most_shared():
+                self.shape, self.shared = lone, size
         self.weighted = objective.weights.size > 0
         self.scaled = device.precision == "fp16"
         self.flags = objective.labels * kernels.LABELS | self.weighted * kernels.WEIGHTED
@@ -228,13 +236,17 @@ class Passes:
         """Where a part of the workspace begins."""
         return int(self._numbers[part])
 
-    def workspace(self, n_slots: int) -> Any:
-        """Memory for everything that the header names, the flag 0; the table goes to the device."""
-        self._sizes[table.SLOTS] = n_slots * self._device.plan.n_parameters
+    def _place(self) -> int:
+        """Write into the header where the parts of the workspace begin; returns its size."""
         size = 0
         for part, count in self._sizes.items():
             self._numbers[part] = size
             size += -(-count // 32) * 32
+        return size
+
+    def workspace(self) -> Any:
+        """Memory for everything that the header names, the flag 0; the table goes to the device."""
+        size = self._place()
         self.rows = streams.to_device(self._numbers)
         work = self._device.memory(size)
         scale = np.array([update.FIRST_SCALE if self.scaled else 1, 0], self._device.dtype)
@@ -257,10 +269,20 @@ class Passes:
     def weigh(self, schedule: Any, order: Any, ordered: bool, first: int, batch: int, n_steps: int) -> None:
         """Write the total weights of batches into a schedule."""
         run = kernels.weigh_kernel(self._device.real, self.shape)
-        run[n_steps, self.shape.threads, streams.current(), self.shared](
+        shared = dynamic_bytes(self.shape, self._device.dtype)
+        run[n_steps, self.shape.threads, streams.current(), shared](
             self.weights, order, ordered, schedule, np.int64(first), np.int64(self.objective.x.shape[0]),
             np.int64(batch),
         )  # fmt: skip
+
+    def trainer(self, rule: Any) -> Any:
+        """`kernels.train_kernel` for these batches and the optimizer's rule; its launches take `shared` bytes."""
+        device, resolved = self._device, self.objective.resolved
+        run = kernels.train_kernel(device.real, self.shape, device.activations, resolved.source, rule)
+        reals = getattr(types, device.dtype.name)[::1]
+        indices, keys = types.int64[::1], types.uint64[::1]
+        allow_shared(run, (indices, *(reals,) * 6, indices, reals, keys, *(types.int64,) * 6), self.shared)
+        return run
 
     def derive(
         self,

@@ -154,13 +154,13 @@ class Training:
         self._each = -(-self._rows // batch_size)
         self._n, device, first = networks.n, networks.device, optimizers[0]
         clips = tuple(np.inf if c is None else c for c in (first.clip_value, first.clip_norm))
-        self._passes = Passes(device, objective, batch_size, True, clips=clips, block_rows=_BLOCK_ROWS)
+        self._passes = Passes(
+            device, objective, batch_size, True, slots=first.n_slots, clips=clips, block_rows=_BLOCK_ROWS
+        )
         self._moments = [each.bind(device.plan.n_parameters, device.dtype) for each in optimizers]
         self._scalars = np.stack([each.scalars for each in self._moments])
         self._hyper, self._begin = np.ascontiguousarray(first.hyper), first.begin_native.entry(device.dtype)
-        self._train = kernels.train_kernel(
-            device.real, self._passes.shape, device.activations, objective.resolved.source, first.rule
-        )
+        self._train = self._passes.trainer(first.rule)
         self._active = np.ones(self._n, bool)
         self._make_workspaces()
         self._states = _Parts(networks.states, 0, networks.size)
@@ -173,7 +173,7 @@ class Training:
     def _make_workspaces(self) -> None:
         """One for each network; what the first parts hold, up to the optimizer's slots, lasts from step to step."""
         passes, everyone = self._passes, np.arange(self._n)
-        one = passes.workspace(self._optimizers[0].n_slots)
+        one = passes.workspace()
         self._size = one.size
         self._works = self._networks.device.memory(self._n * one.size)
         self._slots, self._memory = passes.begin(table.SLOTS), passes.begin(table.STATISTICS)

@@ -38,10 +38,10 @@ class Training:
         self._device, self._state, self._optimizer = device, state, optimizer
         self._batch, self._key, self._n = batch_size, key, objective.x.shape[0]
         clips = tuple(np.inf if c is None else c for c in (optimizer.clip_value, optimizer.clip_norm))
-        self._passes = Passes(device, objective, batch_size, True, steps=True, clips=clips)
+        self._passes = Passes(device, objective, batch_size, True, slots=optimizer.n_slots, clips=clips)
         self._clips_norm = clips[1] < np.inf
         self._moments = optimizer.bind(device.plan.n_parameters, device.dtype)
-        self._work = self._passes.workspace(optimizer.n_slots)
+        self._work = self._passes.workspace()
         if self._moments.slots.size:
             slots = np.ascontiguousarray(self._moments.slots).reshape(self._moments.slots.size)
             self._slots.copy_to_device(slots, stream=streams.current())
@@ -49,9 +49,8 @@ class Training:
         self._order_on_device = device.nothing
         real, shape, rule = device.real, self._passes.shape, optimizer.rule
         if self._passes.alone:
-            source = objective.resolved.source
             self._keys = streams.to_device(np.array([key], np.uint64))
-            self._train = kernels.train_kernel(real, shape, device.activations, source, rule)
+            self._train = self._passes.trainer(rule)
         else:
             self._update = update.update_kernel(real, shape, rule)
         address = ctypes.c_void_p

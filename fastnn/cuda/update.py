@@ -14,7 +14,8 @@ import numpy as np
 
 from fastnn import _rows as row
 from fastnn.cuda import table as head
-from fastnn.cuda._jit import cuda, device, kernel, load, store
+from fastnn.cuda._jit import SIMULATED, cuda, device, kernel, load, store
+from fastnn.cuda.lone import LoneShape
 from fastnn.cuda.product import AnyShape, shared_kind
 from fastnn.cuda.scalars import compiled, sqrt
 from fastnn.optimizers._rules import N_COEFFICIENTS
@@ -40,7 +41,55 @@ class Update(NamedTuple):
 
 
 @cache
-def make_update(T: Any, shape: AnyShape, rule: Any) -> Update:
+def make_block_sum(T: Any, shape: AnyShape | LoneShape) -> Any:
+    """``block_sum(shared, t, value)``: over all threads of the block, for all of them, in a fixed order."""
+    # In two rounds, because barriers are what it costs.
+    gather, rounds = (_gather_simulated if SIMULATED else _gather_warps)(T, shape.threads)
+    scratch = shape.shared - shape.threads
+
+    @device
+    def block_sum(shared, t, value):
+        cuda.syncthreads()  # nobody reads what was there before
+        gather(shared, scratch, t, value)
+        cuda.syncthreads()
+        total = T(0)
+        for k in range(rounds):
+            total += load(shared, scratch + k)
+        return total
+
+    return block_sum
+
+
+def _gather_warps(T, threads):
+    """A sum for each warp, one behind the other; and how many those are."""
+
+    @device
+    def gather(shared, scratch, t, value):
+        for apart in (16, 8, 4, 2, 1):
+            value += cuda.shfl_xor_sync(0xFFFFFFFF, value, apart)
+        if t & 31 == 0:
+            store(shared, scratch + (t >> 5), value)
+
+    return gather, threads // 32
+
+
+def _gather_simulated(T, threads):
+    """The same without warps, which the simulator does not know."""
+    rounds = min(threads, 2)
+
+    def gather(shared, scratch, t, value):
+        store(shared, scratch + t, value)
+        cuda.syncthreads()
+        own = sum((load(shared, scratch + k) for k in range(t, threads, rounds)), T(0))
+        cuda.syncthreads()
+        if t < rounds:
+            store(shared, scratch + t, own)
+
+    return gather, rounds
+
+
+@cache
+def make_update(T: Any, shape: AnyShape | LoneShape, rule: Any) -> Update:
     """The functions for blocks of this shape; ``rule`` is the optimizer's `Rule`, or None where nothing is updated.
 
     ``block_sum(shared, t, value)`` adds up over the block, in a fixed order, for all its threads.
@@ -54,26 +103,7 @@ def make_update(T: Any, shape: AnyShape, rule: Any) -> Update:
     returns this thread's share of the sum of its squares. ``factor_of`` makes of that sum what keeps the norm below
     ``clip_norm``, and ``apply`` takes the step.
     """
-    threads, scratch, adders = shape.threads, shape.shared - shape.threads, min(shape.threads, 16)
-
-    @device
-    def block_sum(shared, t, value):
-        cuda.syncthreads()
-        store(shared, scratch + t, value)
-        cuda.syncthreads()
-        # In two rounds, because barriers are what it costs.
-        own = T(0)
-        if t < adders:
-            for k in range(t, threads, adders):
-                own += load(shared, scratch + k)
-        cuda.syncthreads()
-        if t < adders:
-            store(shared, scratch + t, own)
-        cuda.syncthreads()
-        total = T(0)
-        for k in range(adders):
-            total += load(shared, scratch + k)
-        return total
+    block_sum = make_block_sum(T, shape)
 
     @device
     def scale_of(schedule, s):

@@ -17,6 +17,7 @@ import numpy as np
 from fastnn import _rows as row
 from fastnn.cuda._jit import cuda, device, load, rolled, store
 from fastnn.cuda.elements import Elements
+from fastnn.cuda.lone import LoneShape, make_lone_product
 from fastnn.cuda.product import AnyShape, make_product
 from fastnn.cuda.rowwise import LANES, make_rowwise
 
@@ -54,7 +55,7 @@ class Walk(NamedTuple):
 
 
 @cache
-def make_walk(T: Any, shape: AnyShape, elements: Elements) -> Walk:
+def make_walk(T: Any, shape: AnyShape | LoneShape, elements: Elements) -> Walk:
     """The functions for blocks of this shape; ``q`` is the offset of a row in the table.
 
     ``forward``: what the row computes, up to an element-wise activation. Key and first sample decide dropout factors.
@@ -80,15 +81,26 @@ def make_walk(T: Any, shape: AnyShape, elements: Elements) -> Walk:
         store(f.space, f.at + load(f.table, q + row.OUT) + i * f.ld + j, z)
 
     @device
+    def is_elementwise(f, q):
+        return load(f.table, q + row.ACT) == row.ELEMENTWISE
+
+    @device
     def apply(f, q, i, j):
-        if load(f.table, q + row.ACT) == row.ELEMENTWISE:
-            at, slope, code = f.at + i * f.ld + j, load(f.table, q + row.SLOPE), load(f.table, q + row.VALUE)
-            out = at + load(f.table, q + row.OUT)
-            z = load(f.space, out)
-            a = value_of(code, z)
-            if slope >= 0:
-                store(f.space, at + slope, slope_of(code, z, a))
-            store(f.space, out, a)
+        at, slope, code = f.at + i * f.ld + j, load(f.table, q + row.SLOPE), load(f.table, q + row.VALUE)
+        out = at + load(f.table, q + row.OUT)
+        z = load(f.space, out)
+        a = value_of(code, z)
+        if slope >= 0:
+            store(f.space, at + slope, slope_of(code, z, a))
+        store(f.space, out, a)
+
+    @device
+    def never(f, c):
+        return False
+
+    @device
+    def nothing_more(f, c, i, j):
+        return
 
     @device
     def zero(f, c, i, j):
@@ -116,9 +128,9 @@ def make_walk(T: Any, shape: AnyShape, elements: Elements) -> Walk:
         begin, n, _ = c
         store(f.work, begin + i * n + j, value)
 
-    run_forward = _tiled(T, shape, bias, store_output, apply)
-    run_backward = _tiled(T, shape, zero, store_d_in, None)
-    run_learn = _tiled(T, shape, gradient_before, store_gradient, None)
+    run_forward = _tiled(T, shape, bias, store_output, is_elementwise, apply)
+    run_backward = _tiled(T, shape, zero, store_d_in, never, nothing_more)
+    run_learn = _tiled(T, shape, gradient_before, store_gradient, never, nothing_more)
 
     @device
     def spread(f):
@@ -251,17 +263,18 @@ def make_walk(T: Any, shape: AnyShape, elements: Elements) -> Walk:
     return Walk(forward, activate, slope, backward, learn)
 
 
-def _tiled(T, shape, start, finish, after):
+def _tiled(T, shape, start, finish, follows, after):
     """``run(f, c, a, b, n_i, n_j, k0, k1)``: a product whose tiles the blocks share.
 
-    Elements begin as ``start(f, c, i, j)`` and go to ``finish(f, c, i, j, sum)``. Then, where there is an ``after``, it
-    is called once more for each, in a loop that is not unrolled: the code of an activation is long.
+    Elements begin as ``start(f, c, i, j)`` and go to ``finish(f, c, i, j, sum)``. Then, if ``follows(f, c)``,
+    ``after(f, c, i, j)`` is called for each, in a loop that is not unrolled: the code of an activation is long.
     """
+    if isinstance(shape, LoneShape):
+        return make_lone_product(T, shape, start, finish, follows, after)
     product = make_product(T, shape)
     multiply, tile_row, tile_column = product
     size, rows, columns = shape.size, shape.rows, shape.columns
     counted = np.uint64(size)
-    follows = after is not None
 
     @device
     def run(f, c, a, b, n_i, n_j, k0, k1):
@@ -277,7 +290,7 @@ def _tiled(T, shape, start, finish, after):
                 i, j = i0 + tile_row(f.t, e), j0 + tile_column(f.t, e)
                 if i < n_i and j < n_j:
                     finish(f, c, i, j, sums[e])
-            if follows:
+            if follows(f, c):
                 for e in range(np.int64(rolled(counted))):
                     i, j = i0 + tile_row(f.t, e), j0 + tile_column(f.t, e)
                     if i < n_i and j < n_j:
