@@ -203,7 +203,8 @@ class Model:
         Parameters
         ----------
         device : {"cpu", "cuda"}
-            "cuda": the current NVIDIA GPU; needs the extra ``cuda`` or ``cuda12``.
+            "cuda": the NVIDIA GPU that is current when the network first computes there, and has to be current
+            whenever it does (else RuntimeError); needs the extra ``cuda`` or ``cuda12``.
 
         Raises
         ------

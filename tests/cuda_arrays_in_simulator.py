@@ -155,6 +155,17 @@ def test_every_place_is_looked_at(size):
     assert scan.first_infinite(device(np.full(size, 3e38, "float32"))) is None
 
 
+def test_parts_are_looked_at_one_by_one():
+    """Each with the numbers that belong to it, and not those behind them."""
+    parts, apart, size = 5, 11, 9
+    for wrong in ([], [(0, 0)], [(1, 8), (3, 4)], [(4, 8)], [(2, 9), (4, 10)]):
+        x = np.ones((parts, apart), "float32")
+        for k, (part, at) in enumerate(wrong):
+            x[part, at] = (np.nan, -np.inf)[k]
+        found = scan.parts_finite(device(x.reshape(x.size)), parts, size)
+        assert found.tolist() == [(part not in {p for p, at in wrong if at < size}) for part in range(parts)]
+
+
 @pytest.mark.parametrize("dtype", ["complex64", "complex128", "M8[s]", "m8[s]", "S3", "U3", "V2", ">f4", ">i8"])
 def test_numbers_that_are_not_real(dtype):
     x = device(np.zeros((2, 2), dtype))
@@ -412,7 +423,7 @@ def imports(monkeypatch):
         steps = None if x.flags.c_contiguous else tuple(s // x.itemsize for s in x.strides)
         return SimpleNamespace(ptr=x.ctypes.data, shape=x.shape, strides=steps, dtype=x.dtype, owner=x)
 
-    simulated = SimpleNamespace(as_cuda_array=as_cuda_array, gpus=[0], get_current_device=lambda: SimpleNamespace(id=0))
+    simulated = SimpleNamespace(as_cuda_array=as_cuda_array, gpus=[0])
     monkeypatch.setattr(arrays, "cuda", simulated)
     monkeypatch.setattr(arrays, "dlpack_view", dlpack_view)
     return SimpleNamespace(cuda=simulated, streams=asked)

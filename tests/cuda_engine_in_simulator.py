@@ -4,22 +4,27 @@
 tiles (`fastnn.cuda.product`), so that there are several of everything.
 """
 
+import contextlib
+import gc
 import math
 import pickle
 import sys
+import threading
+import weakref
 
 import numpy as np
 import pytest
 from cuda_networks import LAYERS, N_INPUTS, TOLERANCES, network, rows
 from losses_table import TABLE, draw, name_of_row
-from optimizer_driver import VARIANTS, variant
+from optimizer_driver import VARIANTS, Driver, variant
 from test_activations import CHANGED
 
 import fastnn as fn
 from fastnn import jit
 from fastnn._data import on_host
+from fastnn.cuda import engine as engine_module
 from fastnn.cuda import narrow as narrow_module
-from fastnn.cuda import passes
+from fastnn.cuda import passes, streams
 from fastnn.cuda._jit import SIMULATED
 
 # NumPy warns where a GPU goes on with an infinity or a NaN.
@@ -154,6 +159,31 @@ def test_twenty_steps_of_each_optimizer(name, dtype):
     np.testing.assert_array_equal(second.scalars, first.scalars)
 
 
+@pytest.mark.parametrize("done", [0, 3, 5])
+@pytest.mark.parametrize("name, dtype", [("nadam", "float32"), ("adam", "float64"), ("radam", "float32")])
+def test_coefficients_of_a_run_are_those_of_single_steps(name, dtype, done, monkeypatch):
+    """To the last bit; and the optimizer has begun the steps that were done, no further ones."""
+    x = rows(10, dtype)
+    one, other = pair([fn.Dense(2)], dtype)
+    optimizers = [variant(name, learning_rate=fn.schedules.Cosine(0.01, 8)) for _ in range(3)]
+    drivers = [Driver(optimizer, np.zeros(one.n_parameters, dtype)) for optimizer in optimizers[1:]]
+    wanted = []
+    for step in range(7):
+        for driver in drivers[: 1 if step >= 2 + done else 2]:
+            driver.step(0)
+        wanted.append(drivers[0].arrays[2].copy())
+    found, make = [], passes.Passes.schedule
+    monkeypatch.setattr(passes.Passes, "schedule", lambda self, c, w: found.append(c) or make(self, c, w))
+    objective = other._question(x, numbers(10, 2), "mse", None)
+    training = other._ready().training(objective, optimizers[0], 2, 0)
+    training.run(np.empty(0, np.int64), 0, 2, 0)
+    x[2 * done : 2 * done + 1] = np.nan
+    objective.x.copy_to_device(x)
+    assert training.run(np.empty(0, np.int64), 0, 5, 2)[0] == done
+    np.testing.assert_array_equal(np.concatenate(found), wanted)
+    np.testing.assert_array_equal(optimizers[0].state.scalars, optimizers[2].state.scalars)
+
+
 def test_an_own_optimizer():
     def heavy_ball(p, g, velocity, s1, s2, c):
         velocity = c[2] * velocity - c[0] * g
@@ -239,7 +269,7 @@ def test_precisions(precision, name, monkeypatch):
     exact = one.predict(x)
     error = np.linalg.norm(other.predict(x) - exact) / np.linalg.norm(exact)
     assert ROUNDED[precision] / 20 < error < 2 * ROUNDED[precision]
-    assert (other._ready()._predictor._narrow is not None) == narrow
+    assert isinstance(other._ready()._predictor.way, narrow_module.Forward) == narrow
     steps = []
     for net in (one, other):
         start = on_host(net.parameters).copy()
@@ -382,6 +412,87 @@ def test_arrays_of_the_device_stay_there():
     np.testing.assert_allclose(histories[1].val_loss, histories[0].val_loss, rtol=1e-5)
     assert histories[1].metrics == histories[0].metrics
     assert_same_parameters(one, other, "float32")
+
+
+@pytest.fixture
+def prepared(monkeypatch):
+    """What engines prepare for questions about the loss: weak references, in this order."""
+    found = []
+
+    def made(*arguments):
+        found.append(weakref.ref(one := passes.Passes(*arguments)))
+        return one
+
+    monkeypatch.setattr(engine_module, "Passes", made)
+    return found
+
+
+def test_validation_is_prepared_once(prepared):
+    one, other = pair([fn.Dense(5, "tanh"), fn.BatchNorm(), fn.Dense(2)], "float64")
+    x, y, w = rows(9, "float64"), numbers(9, 2), np.random.default_rng(1).uniform(0.2, 2, 9)
+    held = rows(6, "float64"), numbers(6, 2, 1), w[:6]
+    histories = [
+        net.fit(x, y, "mse", "adam", epochs=4, batch_size=5, sample_weight=w, validation_data=held)
+        for net in (one, other)
+    ]
+    np.testing.assert_allclose(histories[1].val_loss, histories[0].val_loss, rtol=1e-9)
+    gc.collect()
+    assert len(prepared) == 1
+    assert prepared[0]() is None  # nor is the data's memory kept any longer
+
+
+def test_what_is_prepared_serves_one_question_alone(prepared):
+    """Another loss, other data, another kind of question, stream or thread; the network itself may change."""
+    one, other = pair([fn.Dense(5, "tanh"), fn.Dense(2)], "float64")
+    x, y = rows(6, "float64"), numbers(6, 2)
+    engines, n = (one._ready(), other._ready()), 0
+    objectives = [
+        [net._question(x[:k], y[:k], loss, None) for net in (one, other)]
+        for loss, k in (("mse", 6), ("mae", 6), ("mse", 5))
+    ]
+    for first, second in objectives + objectives[::-1]:
+        for _ in range(2):
+            wanted, found = engines[0].evaluate(first), engines[1].evaluate(second)
+            np.testing.assert_allclose(found, wanted, rtol=1e-12)
+            wanted = engines[0].loss_and_gradients(first, True, 0)[1]
+            np.testing.assert_allclose(engines[1].loss_and_gradients(second, True, 0)[1], wanted, rtol=1e-10)
+            for net in (one, other):
+                net.set_parameters({"0.bias": np.full(5, n / 10)})
+            n += 1
+    assert len(prepared) == 2 * 5  # the one in the middle comes twice, one after the other
+    gc.collect()
+    assert sum(each() is not None for each in prepared) == 2
+    for count, where in ((1, lambda: streams.use_stream(5)), (2, contextlib.nullcontext)):
+        with where():
+            assert engines[1].evaluate(objectives[0][1]) == engines[1].evaluate(objectives[0][1])
+        assert len(prepared) == 10 + count
+    thread = threading.Thread(target=engines[1].evaluate, args=(objectives[0][1],))
+    thread.start()
+    thread.join()
+    assert len(prepared) == 13
+
+
+def test_another_gpu_is_refused(monkeypatch):
+    _, other = pair([fn.Dense(3, "tanh"), fn.Dense(2)])
+    x, y = rows(5, "float32"), numbers(5, 2)
+    before = other.predict(x)
+    monkeypatch.setattr(passes, "current_gpu", lambda: 1)
+    for call in (
+        lambda: other.predict(x),
+        lambda: other.evaluate(x, y, "mse"),
+        lambda: other.fit(x, y, "mse", epochs=1),
+        lambda: other.loss_and_gradients(x, y, "mse"),
+        lambda: other.input_gradients(x, y, "mse"),
+        lambda: other.set_parameters({"0.bias": np.ones(3)}),
+        lambda: other.to("cpu"),
+        other.copy,
+    ):
+        with pytest.raises(RuntimeError, match="lies on GPU 0, but the current GPU is 1: make GPU 0 current"):
+            call()
+    assert other.device == "cuda"
+    np.testing.assert_array_equal(pair([fn.Dense(3, "tanh"), fn.Dense(2)])[1].predict(x), before)  # made on that one
+    monkeypatch.undo()
+    np.testing.assert_array_equal(other.predict(x), before)
 
 
 def test_moving_to_where_it_is_changes_nothing():

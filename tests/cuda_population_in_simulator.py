@@ -11,6 +11,7 @@ import pytest
 from optimizer_driver import variant
 
 import fastnn as fn
+from fastnn.cuda import passes
 from fastnn.cuda import population as engine
 from fastnn.cuda._jit import SIMULATED, cuda
 
@@ -121,6 +122,20 @@ def test_divergence_of_one():
         assert kept._shuffle_rng.bit_generator.state == alone._shuffle_rng.bit_generator.state
         np.testing.assert_allclose(other._optimizers[1].state.slots, own.state.slots, rtol=1e-4)
         assert other._optimizers[1].steps == own.steps > 2
+
+
+def test_another_gpu_is_refused(monkeypatch):
+    _, other = pair(PLAIN)
+    other.predict(X)
+    monkeypatch.setattr(passes, "current_gpu", lambda: 3)
+    for call in (
+        lambda: other.predict(X),
+        lambda: other.evaluate(X, Y, "mse"),
+        lambda: other.fit(X, Y, "mse", epochs=1),
+        lambda: other[0],
+    ):
+        with pytest.raises(RuntimeError, match="lies on GPU 0, but the current GPU is 3: make GPU 0 current"):
+            call()
 
 
 def test_predictions_and_losses():

@@ -39,13 +39,13 @@ def both_engines(source, layout):
 
 
 @pytest.mark.parametrize("engine", ENGINE)
-@pytest.mark.parametrize("name", ["finite", "weights"])
+@pytest.mark.parametrize("name", ["finite", "finite_in_parts", "weights"])
 def test_looks_at_checked_data(compiler, name, engine):
     from numba.cuda import types
 
     from fastnn.cuda import scan
 
-    sizes = (types.int64,) if name == "finite" else ()
+    sizes = (types.int64,) * {"finite": 1, "finite_in_parts": 2, "weights": 0}[name]
     ptx, _ = compiled(compiler, getattr(scan, name), array(engine, "C", 1), *sizes, array("int64", "C"))
     assert engine == "float64" or ".f64" not in ptx
     wide = {"float32": "v4.", "float64": "v2."}[engine]

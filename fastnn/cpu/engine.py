@@ -321,7 +321,7 @@ class Engine:
             natives[steps.UPDATE] = optimizer.update_native.entry(dtype)
             loss_reals[:] = resolved.parameter_values
             slots = optimizer.bind(plan.n_parameters, dtype).slots
-            clips[:] = [np.inf if c is None else c for c in (optimizer.clip_value, optimizer.clip_norm)]
+            clips[:] = optimizer._clips
         work.weights[:] = 1
         work = work._replace(natives=natives, loss_reals=loss_reals)
         made = state.pack(
@@ -365,7 +365,7 @@ class Training:
         dtype = engine.dtype
         state = optimizer.bind(work.theta.size, dtype)
         slots = state.slots if state.slots.size else np.zeros((1, 1), dtype)
-        clips = [dtype.type(np.inf if c is None else c) for c in (optimizer.clip_value, optimizer.clip_norm)]
+        clips = [dtype.type(clip) for clip in optimizer._clips]
         self._opt = steps.Optimization(slots, state.scalars, optimizer.hyper, np.zeros(12, dtype), *clips)
 
     def _work(self, parts: int) -> steps.Work:

@@ -28,9 +28,9 @@ if getattr(cuda, "implementation", None) != "NVIDIA":
     raise ImportError(f"{_NEEDED}; it is installed, but {cuda.__file__} takes its place", name="numba_cuda")
 
 __all__ = [
-    "DEFAULT_SHARED", "MAXIMUM_SHARED", "SIMULATED", "allow_shared", "capability", "cuda", "device", "distance",
-    "dlpack_view", "extending", "gpu_of", "kernel", "libdevice", "load", "load4", "load_place", "load_place4",
-    "most_shared", "place", "quotient", "rolled", "store", "store4", "types",
+    "DEFAULT_SHARED", "MAXIMUM_SHARED", "SIMULATED", "allow_shared", "capability", "cuda", "current_gpu", "device",
+    "distance", "dlpack_view", "extending", "gpu_of", "kernel", "libdevice", "load", "load2", "load4", "load_place",
+    "load_place4", "most_shared", "place", "quotient", "rolled", "store", "store2", "types",
 ]  # fmt: skip
 
 #: Shared memory of a block that needs no permission, and what it may be allowed on compute capability 9.0.
@@ -110,6 +110,11 @@ def most_shared() -> int:
     return int(cuda.get_current_device().MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
 
 
+def current_gpu() -> int:
+    """The number of the current device."""
+    return 0 if SIMULATED else int(cuda.get_current_device().id)
+
+
 def gpu_of(array: Any) -> int:
     """The number of the GPU whose memory a device array lies in."""
     driver = cuda.cudadrv.driver
@@ -166,6 +171,9 @@ if SIMULATED:
     def store(array, i, value):
         array[i] = value
 
+    def load2(array, i):
+        return array[i], array[i + 1]
+
     def quotient(a, b):
         return a // b
 
@@ -184,8 +192,8 @@ if SIMULATED:
     def load4(array, i):
         return array[i], array[i + 1], array[i + 2], array[i + 3]
 
-    def store4(array, i, a, b, c, d):
-        array[i], array[i + 1], array[i + 2], array[i + 3] = a, b, c, d
+    def store2(array, i, a, b):
+        array[i], array[i + 1] = a, b
 
 else:
     _INLINED = {"forceinline": True}
@@ -282,31 +290,35 @@ else:
 
         return types.UniTuple(array.dtype, 4)(array, types.int32), codegen
 
-    def _vector(builder, address):
-        kind = ir.VectorType(address.type.pointee, 4)
-        return builder.bitcast(address, kind.as_pointer())
+    def _neighbours(width, context, builder, kind, array, i):
+        address = _address(context, builder, kind, array, i)
+        return builder.bitcast(address, ir.VectorType(address.type.pointee, width).as_pointer())
+
+    def _loading(width):
+        def load(typingctx, array, i):
+            """Neighbours as a tuple, by one instruction in float32; all is aligned to 4 * width bytes."""
+
+            def codegen(context, builder, signature, args):
+                address = _neighbours(width, context, builder, signature.args[0], *args)
+                loaded = builder.load(address, align=4 * width)
+                parts = [builder.extract_element(loaded, ir.Constant(ir.IntType(32), k)) for k in range(width)]
+                return context.make_tuple(builder, signature.return_type, parts)
+
+            return types.UniTuple(array.dtype, width)(array, types.int64), codegen
+
+        return extending.intrinsic(load)
+
+    load2, load4 = _loading(2), _loading(4)
 
     @extending.intrinsic
-    def load4(typingctx, array, i):
-        """Four neighbours as a tuple, by one instruction in float32; ``i`` and the array are aligned to 16 bytes."""
+    def store2(typingctx, array, i, a, b):
+        """What `load2` loads."""
 
         def codegen(context, builder, signature, args):
-            address = _vector(builder, _address(context, builder, signature.args[0], *args))
-            four = builder.load(address, align=16)
-            parts = [builder.extract_element(four, ir.Constant(ir.IntType(32), k)) for k in range(4)]
-            return context.make_tuple(builder, signature.return_type, parts)
-
-        return types.UniTuple(array.dtype, 4)(array, types.int64), codegen
-
-    @extending.intrinsic
-    def store4(typingctx, array, i, a, b, c, d):
-        """What `load4` loads."""
-
-        def codegen(context, builder, signature, args):
-            address = _vector(builder, _address(context, builder, signature.args[0], *args[:2]))
-            four = ir.Constant(address.type.pointee, ir.Undefined)
+            address = _neighbours(2, context, builder, signature.args[0], *args[:2])
+            both = ir.Constant(address.type.pointee, ir.Undefined)
             for k, part in enumerate(args[2:]):
-                four = builder.insert_element(four, part, ir.Constant(ir.IntType(32), k))
-            builder.store(four, address, align=16)
+                both = builder.insert_element(both, part, ir.Constant(ir.IntType(32), k))
+            builder.store(both, address, align=8)
 
-        return types.void(array, types.int64, *(array.dtype,) * 4), codegen
+        return types.void(array, types.int64, array.dtype, array.dtype), codegen

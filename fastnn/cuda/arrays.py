@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 
 from fastnn import _checks
 from fastnn.cuda import scan, streams
-from fastnn.cuda._jit import SIMULATED, cuda, dlpack_view, gpu_of, kernel, store
+from fastnn.cuda._jit import SIMULATED, cuda, current_gpu, dlpack_view, gpu_of, kernel, store
 from fastnn.cuda.scan import THREADS, blocks_for, first_item, step
 
 _ON_GPU = (2, 13)  # DLPack's numbers for memory of CUDA, and for its managed memory
@@ -60,7 +60,7 @@ def as_device(name: str, obj: Any) -> Any:
     if array.dtype.kind not in "biuf" or not array.dtype.isnative:
         raise TypeError(f"{name} must hold real numbers, got a device array of dtype {array.dtype}")
     if len(cuda.gpus) > 1:
-        own, here = gpu_of(array), cuda.get_current_device().id
+        own, here = gpu_of(array), current_gpu()
         if own != here:
             raise ValueError(f"{name} must lie on the current GPU, {here}, got an array on GPU {own}")
     producer = array.stream

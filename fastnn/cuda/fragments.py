@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastnn.cuda import mma
-from fastnn.cuda._jit import device, load, store
+from fastnn.cuda._jit import device, load, load2, store
 
 PRECISIONS = ("bf16", "fp16", "tf32")
 WIDTHS = (16, 32, 64, 128)
@@ -195,10 +195,10 @@ def _one_in_a_word(width):
     @device
     def backward(words, at):
         below = at + 8 * line
-        a, b = mma.load2(words, at)
-        c, d = mma.load2(words, at + 8)
-        e, f = mma.load2(words, below)
-        g, h = mma.load2(words, below + 8)
+        a, b = load2(words, at)
+        c, d = load2(words, at + 8)
+        e, f = load2(words, below)
+        g, h = load2(words, below + 8)
         return a, b, c, d, e, f, g, h
 
     @device

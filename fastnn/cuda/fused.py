@@ -25,7 +25,7 @@ import numpy as np
 from fastnn import _rows as row
 from fastnn.activations import ActivationFunction
 from fastnn.cuda import mma
-from fastnn.cuda._jit import MAXIMUM_SHARED, SIMULATED, cuda, device, kernel, load, store, types
+from fastnn.cuda._jit import MAXIMUM_SHARED, SIMULATED, cuda, device, kernel, load, load2, store, store2, types
 from fastnn.cuda.fragments import WIDTHS, fragments
 from fastnn.cuda.scalars import activation_value, exp, log
 from fastnn.plan import Plan
@@ -163,18 +163,21 @@ def stager(shape: Shape) -> Any:
 
 
 @device
-def read_tile(x, low, high, column, n_in, pairs, c):
+def read_tile(x, low, high, column, n_in, pairs, whole, c):
     """A sum tile of inputs: rows that begin at ``x[low]`` and ``x[high]``, a number below 0 for no row at all.
 
-    ``column`` is a lane's first column; beyond ``n_in`` there are zeros.
+    ``column`` is a lane's first column; beyond ``n_in`` there are zeros. ``whole``: the tile lies inside, in pairs.
     """
     for right in range(2):
         j = column + 8 * right
         for below in range(2):
             begin, e = high if below else low, 4 * right + 2 * below
+            if whole:
+                c[e], c[e + 1] = load2(x, begin + j)
+                continue
             first = begin >= 0 and j < n_in
             if pairs:
-                u, v = mma.load2(x, begin + j if first else 0)
+                u, v = load2(x, begin + j if first else 0)
                 c[e], c[e + 1] = u if first else _ZERO, v if first else _ZERO
             else:
                 second = begin >= 0 and j + 1 < n_in
@@ -183,15 +186,17 @@ def read_tile(x, low, high, column, n_in, pairs, c):
 
 
 @device
-def write_tile(out, low, high, column, n_out, pairs, c, q):
+def write_tile(out, low, high, column, n_out, pairs, whole, c, q):
     """What `read_tile` reads."""
     for right in range(2):
         j = column + 8 * right
         for below in range(2):
             begin, e = high if below else low, q + 4 * right + 2 * below
-            if begin >= 0 and j < n_out:
+            if whole:
+                store2(out, begin + j, c[e], c[e + 1])
+            elif begin >= 0 and j < n_out:
                 if pairs:
-                    mma.store2(out, begin + j, c[e], c[e + 1])
+                    store2(out, begin + j, c[e], c[e + 1])
                 else:
                     store(out, begin + j, c[e])
                     if j + 1 < n_out:
@@ -293,16 +298,15 @@ def product_of_layer(
 
 
 def _reader(pack: Any, words: int, row_tiles: int, tiles: int) -> Any:
-    """``read(x, first_row, n, column, n_in, pairs, c, a)``: operand tiles ``a`` from rows of x; ``c`` is lent."""
+    """``read(x, first_row, n, column, n_in, pairs, whole, c, a)``: operand tiles ``a`` of rows of x; ``c`` is lent."""
 
     def step(m, k):
         @device
-        def read(x, first_row, n, column, n_in, pairs, c, a):
+        def read(x, first_row, n, column, n_in, pairs, whole, c, a):
             low = first_row + 16 * m
             high = low + 8
-            read_tile(
-                x, low * n_in if low < n else -1, high * n_in if high < n else -1, column + 16 * k, n_in, pairs, c
-            )  # fmt: skip
+            low, high = low * n_in if low < n else -1, high * n_in if high < n else -1
+            read_tile(x, low, high, column + 16 * k, n_in, pairs, whole, c)
             pack(c, 0, a, (m * tiles + k) * words)
 
         return read
@@ -331,6 +335,42 @@ def forward_kernel(shape: Shape, activations: tuple[ActivationFunction, ...]) ->
         tools.multiply, tools.forward, tools.forward_steps, row_tiles, column_tiles, tiles, words_of_tile
     )
     activate = activator([activation_value(each, np.float32) for each in activations], all_sums)
+    # The code of an activation is long, so chunks that have one are a loop. Then they move up as new ones come, so that
+    # no index depends on the chunk.
+    moves = bool(activations)
+
+    @device
+    def do_chunk(chunk, floats, words, layer, place, biases, n_out, code, final, first_row, n, column, out, pairs, a,
+                 following, c):  # fmt: skip
+        first, end = 16 * column_tiles * chunk, 16 * column_tiles * (chunk + 1)
+        if first < n_out:
+            for q in range(all_sums):
+                j, across = (q >> 3) % column_tiles, (q >> 2 & 1) * 8 + (q & 1)
+                c[q] = load(floats, biases + layer * width + first + 16 * j + across)
+            multiply(words, place + layer * size + chunk * column_tiles * step_n, a, c)
+            activate(code, c)
+        if n_out < end:
+            # What an activation makes of padding must not meet an infinity's product with zero.
+            for q in range(all_sums):
+                j, across = (q >> 3) % column_tiles, (q >> 2 & 1) * 8 + (q & 1)
+                c[q] = c[q] if first + 16 * j + across + column < n_out else _ZERO
+        whole = pairs != 0 and end <= n_out and first_row + 16 * row_tiles - 8 < n
+        for m in range(row_tiles):
+            if final:
+                low = first_row + 16 * m
+                low, high = low * n_out if low < n else -1, (low + 8) * n_out if low + 8 < n else -1
+                for j in range(column_tiles):
+                    q = 8 * (m * column_tiles + j)
+                    write_tile(out, low, high, first + 16 * j + column, n_out, pairs, whole, c, q)
+            else:
+                begin = m * row_words + (old_words if moves else chunk * new_words)
+                if moves:
+                    for p in range(old_words):
+                        following[m * row_words + p] = following[m * row_words + p + new_words]
+                for j in range(column_tiles):
+                    pack(c, 8 * (m * column_tiles + j), following, begin + j * words_of_tile)
+
+    chunks = each_chunk(do_chunk, tiles // column_tiles, moves)
 
     def forward(table, n_layers, state, x, n, out, pairs):
         words = cuda.shared.array(0, types.int32)
@@ -350,37 +390,15 @@ def forward_kernel(shape: Shape, activations: tuple[ActivationFunction, ...]) ->
         # Simulated warps have to meet the others, and so make as many rounds.
         end = n + g if not SIMULATED else first_row + (n + step - 1) // step * step
         while first_row < end:
-            read(x, first_row, n, column, n_in, pairs & X_IN_PAIRS, c, a)
+            in_pairs = pairs & X_IN_PAIRS
+            whole = in_pairs != 0 and n_in == width and first_row + 16 * row_tiles - 8 < n
+            read(x, first_row, n, column, n_in, in_pairs, whole, c, a)
             for layer in range(n_layers):
                 at = layer * COLUMNS
-                n_out, code = table[at + N_OUT], table[at + ACTIVATION]
-                for chunk in range(tiles // column_tiles):
-                    first = 16 * column_tiles * chunk
-                    if first < n_out:
-                        for q in range(all_sums):
-                            j, across = (q >> 3) % column_tiles, (q >> 2 & 1) * 8 + (q & 1)
-                            c[q] = load(floats, biases + layer * width + first + 16 * j + across)
-                        multiply(words, place + layer * size + chunk * column_tiles * step_n, a, c)
-                        activate(code, c)
-                    if n_out < first + 16 * column_tiles:
-                        # What an activation makes of padding must not meet an infinity's product with zero.
-                        for q in range(all_sums):
-                            j, across = (q >> 3) % column_tiles, (q >> 2 & 1) * 8 + (q & 1)
-                            c[q] = c[q] if first + 16 * j + across + column < n_out else _ZERO
-                    for m in range(row_tiles):
-                        if at == last:
-                            low = first_row + 16 * m
-                            low, high = low * n_out if low < n else -1, (low + 8) * n_out if low + 8 < n else -1
-                            for j in range(column_tiles):
-                                q = 8 * (m * column_tiles + j)
-                                write_tile(out, low, high, first + 16 * j + column, n_out, pairs & OUT_IN_PAIRS, c, q)
-                        else:
-                            # Chunks move up as new ones come, so that no index depends on the chunk.
-                            for p in range(old_words):
-                                following[m * row_words + p] = following[m * row_words + p + new_words]
-                            for j in range(column_tiles):
-                                p = m * row_words + old_words + j * words_of_tile
-                                pack(c, 8 * (m * column_tiles + j), following, p)
+                chunks(
+                    floats, words, layer, place, biases, table[at + N_OUT], table[at + ACTIVATION], at == last,
+                    first_row, n, column, out, pairs & OUT_IN_PAIRS, a, following, c,
+                )  # fmt: skip
                 for p in range(all_words):
                     a[p] = following[p]
             code = table[last + ACTIVATION]
@@ -391,3 +409,24 @@ def forward_kernel(shape: Shape, activations: tuple[ActivationFunction, ...]) ->
             first_row += step
 
     return kernel(shape.threads)(forward)
+
+
+def each_chunk(do_chunk: Any, count: int, in_a_loop: bool) -> Any:
+    """``do_chunk(chunk, *arguments)`` for each chunk of columns."""
+    if not in_a_loop:
+        return unrolled([_with_number(do_chunk, np.int64(k)) for k in range(count)])
+
+    @device
+    def chunks(*arguments):
+        for chunk in range(count):
+            do_chunk(chunk, *arguments)
+
+    return chunks
+
+
+def _with_number(function: Any, k: np.int64) -> Any:
+    @device
+    def step(*arguments):
+        function(k, *arguments)
+
+    return step

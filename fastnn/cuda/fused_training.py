@@ -205,13 +205,13 @@ def _writer(shape, part):
 
 
 def _row_reader(tools, tiles):
-    """``read(x, low, high, column, n_in, pairs, c, a, shared, at)``: 16 rows as operand tiles, which are kept too."""
+    """``read(x, low, high, column, n_in, pairs, whole, c, a, shared, at)``: 16 rows as operand tiles, and kept."""
     pack, keep, words, step = tools.pack, tools.keep, tools.words, tools.keep_step
 
     def tile_at(k):
         @device
-        def read(x, low, high, column, n_in, pairs, c, a, shared, at):
-            read_tile(x, low, high, column + 16 * k, n_in, pairs, c)
+        def read(x, low, high, column, n_in, pairs, whole, c, a, shared, at):
+            read_tile(x, low, high, column + 16 * k, n_in, pairs, whole, c)
             pack(c, 0, a, k * words)
             keep(a, k * words, shared, at + k * step)
 
@@ -350,7 +350,8 @@ def training_kernel(shape: TrainingShape, activations: tuple[ActivationFunction,
                 factor[r] = scale * loss_scale * share[r]
             low, high = begins[0], begins[1]
             low, high = low * n_in if low >= 0 else -1, high * n_in if high >= 0 else -1
-            read(x, low, high, column, n_in, pairs, c, a, shared, xs + mine)
+            whole = pairs != 0 and n_in == width and low >= 0 and high >= 0
+            read(x, low, high, column, n_in, pairs, whole, c, a, shared, xs + mine)
             for r in range(2):
                 begins[r] = begins[r] * (n_final if labels == 0 else 1) if begins[r] >= 0 else -1
             for layer in range(n_layers):

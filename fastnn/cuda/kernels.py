@@ -44,6 +44,12 @@ def block_frame(table, reals, state, theta, work, block, space, at, rows, shared
     )  # fmt: skip
 
 
+@device
+def targets_of(flags, y, columns, weights, order):
+    """Training data beside X, as the flags say what they are."""
+    return Targets(y, columns, (flags & LABELS) != 0, weights, (flags & WEIGHTED) != 0, order, (flags & ORDERED) != 0)
+
+
 def make_gather(threads):
     at_once = threads // LANES
 
@@ -195,9 +201,7 @@ def derive_kernel(
             return
         shared = cuda.shared.array(0, kind)
         t, block, blocks = np.int64(cuda.threadIdx.x), np.int64(cuda.blockIdx.x), np.int64(cuda.gridDim.x)
-        targets = Targets(
-            y, columns, (flags & LABELS) != 0, weights, (flags & WEIGHTED) != 0, order, (flags & ORDERED) != 0
-        )
+        targets = targets_of(flags, y, columns, weights, order)
         learns = (flags & LEARNS) != 0
         scale = gradient_scale(table, work, schedule, s, (flags & SCALED) != 0)
         inverse = inverse_scale(table, work, schedule, s, (flags & SCALED) != 0)
@@ -262,9 +266,7 @@ def train_kernel(
             cuda.syncthreads()
         order = orders[block * n_order : (block + 1) * n_order]
         schedule = schedules[block * n_schedule : (block + 1) * n_schedule]
-        targets = Targets(
-            y, columns, (flags & LABELS) != 0, weights, (flags & WEIGHTED) != 0, order, (flags & ORDERED) != 0
-        )
+        targets = targets_of(flags, y, columns, weights, order)
         each = (n + batch - 1) // batch
         for s in range(np.int64(schedule.size) // WIDTH):
             epoch, begin = (first + s) // each, (first + s) % each * batch

@@ -17,18 +17,8 @@ from fastnn.activations import ActivationFunction
 from fastnn.cuda import table as head
 from fastnn.cuda._jit import cuda, device, kernel, load, store
 from fastnn.cuda.elements import make_elements
-from fastnn.cuda.kernels import (
-    LABELS,
-    LEARNS,
-    MORE,
-    ORDERED,
-    SCALED,
-    TRAINING,
-    WEIGHTED,
-    make_copy_out,
-    make_gather,
-)
-from fastnn.cuda.loss import Targets, make_loss
+from fastnn.cuda.kernels import LEARNS, MORE, SCALED, TRAINING, make_copy_out, make_gather, targets_of
+from fastnn.cuda.loss import make_loss
 from fastnn.cuda.product import AnyShape, shared_kind
 from fastnn.cuda.rowwise import COLUMNS, LANES
 from fastnn.cuda.update import make_update
@@ -68,9 +58,7 @@ def layer_kernel(
             load(table, head.GRADIENT), load(table, head.STATISTICS), work, load(table, head.SPACE),
             load(table, head.LD), rows, shared, t, part, parts,
         )  # fmt: skip
-        targets = Targets(
-            y, columns, (flags & LABELS) != 0, weights, (flags & WEIGHTED) != 0, order, (flags & ORDERED) != 0
-        )
+        targets = targets_of(flags, y, columns, weights, order)
         work_on(f, does, q, splits, x, targets, out, schedule, s, flags, start, first, key, block)
 
     return layer

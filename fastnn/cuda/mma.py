@@ -21,9 +21,9 @@ from llvmlite import ir
 from fastnn.cuda._jit import SIMULATED, cuda, device, extending, types
 
 __all__ = [
-    "lane_id", "load2", "load_word", "matrices", "matrices_transposed", "mma_bf16", "mma_fp16", "mma_tf32",
-    "pack_bf16", "pack_fp16", "quad_max", "quad_sum", "relu", "round_tf32", "store2", "store_word", "unpack_bf16",
-    "unpack_fp16", "word_as_float",
+    "lane_id", "load_word", "matrices", "matrices_transposed", "mma_bf16", "mma_fp16", "mma_tf32", "pack_bf16",
+    "pack_fp16", "quad_max", "quad_sum", "relu", "round_tf32", "store_word", "unpack_bf16", "unpack_fp16",
+    "word_as_float",
 ]  # fmt: skip
 
 
@@ -80,12 +80,6 @@ if SIMULATED:
 
     def store_word(array, i, word):
         array.view(np.int32)[i] = word
-
-    def load2(array, i):
-        return array[i], array[i + 1]
-
-    def store2(array, i, a, b):
-        array[i], array[i + 1] = a, b
 
     def _decoded(words, precision):
         """Words of a fragment as numbers: one more axis, of the numbers in a word."""
@@ -275,34 +269,6 @@ else:
             builder.store(args[2], _word_at(builder, context, signature.args[0], *args[:2]))
 
         return types.void(array, types.int64, types.int32), codegen
-
-    def _pair(builder, context, kind, array, i):
-        data = context.make_array(kind)(context, builder, array).data
-        return builder.bitcast(builder.gep(data, [i]), ir.VectorType(data.type.pointee, 2).as_pointer())
-
-    @extending.intrinsic
-    def load2(typingctx, array, i):
-        """Two neighbours of 4 bytes by one instruction; ``i`` and the array are aligned to 8 bytes."""
-
-        def codegen(context, builder, signature, args):
-            two = builder.load(_pair(builder, context, signature.args[0], *args), align=8)
-            parts = [builder.extract_element(two, ir.Constant(_word, k)) for k in range(2)]
-            return context.make_tuple(builder, signature.return_type, parts)
-
-        return types.UniTuple(array.dtype, 2)(array, types.int64), codegen
-
-    @extending.intrinsic
-    def store2(typingctx, array, i, a, b):
-        """What `load2` loads."""
-
-        def codegen(context, builder, signature, args):
-            address = _pair(builder, context, signature.args[0], *args[:2])
-            two = ir.Constant(address.type.pointee, ir.Undefined)
-            for k, part in enumerate(args[2:]):
-                two = builder.insert_element(two, part, ir.Constant(_word, k))
-            builder.store(two, address, align=8)
-
-        return types.void(array, types.int64, array.dtype, array.dtype), codegen
 
     @device
     def quad_sum(x):

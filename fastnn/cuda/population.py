@@ -15,7 +15,7 @@ import numpy as np
 
 from fastnn import _random
 from fastnn._objective import Objective
-from fastnn.cuda import kernels, streams, table
+from fastnn.cuda import kernels, scan, streams, table
 from fastnn.cuda._jit import SIMULATED, cuda, kernel, load, store
 from fastnn.cuda.engine import Engine
 from fastnn.cuda.passes import Device, Passes
@@ -102,6 +102,7 @@ class Networks:
 
     def pull(self, theta: np.ndarray, running: np.ndarray) -> None:
         """Copy parameters and running statistics to the host."""
+        self.device.check_current()
         held = streams.to_host(self.states).reshape(self.n, self.size)
         theta[:] = held[:, : theta.shape[1]]
         running[:] = held[:, theta.shape[1] : theta.shape[1] + running.shape[1]]
@@ -153,13 +154,11 @@ class Training:
         self._batch, self._shuffle, self._rows = batch_size, shuffle, objective.x.shape[0]
         self._each = -(-self._rows // batch_size)
         self._n, device, first = networks.n, networks.device, optimizers[0]
-        clips = tuple(np.inf if c is None else c for c in (first.clip_value, first.clip_norm))
-        self._passes = Passes(
-            device, objective, batch_size, True, slots=first.n_slots, clips=clips, block_rows=_BLOCK_ROWS
-        )
+        device.check_current()
+        self._passes = Passes(device, objective, batch_size, True, kernels.LEARNS, first, _BLOCK_ROWS)
         self._moments = [each.bind(device.plan.n_parameters, device.dtype) for each in optimizers]
         self._scalars = np.stack([each.scalars for each in self._moments])
-        self._hyper, self._begin = np.ascontiguousarray(first.hyper), first.begin_native.entry(device.dtype)
+        self._hyper, self._begin = first.hyper, first.begin_native.entry(device.dtype)
         self._train = self._passes.trainer(first.rule)
         self._active = np.ones(self._n, bool)
         self._make_workspaces()
@@ -172,8 +171,7 @@ class Training:
 
     def _make_workspaces(self) -> None:
         """One for each network; what the first parts hold, up to the optimizer's slots, lasts from step to step."""
-        passes, everyone = self._passes, np.arange(self._n)
-        one = passes.workspace()
+        passes, everyone, one = self._passes, np.arange(self._n), self._passes.work
         self._size = one.size
         self._works = self._networks.device.memory(self._n * one.size)
         self._slots, self._memory = passes.begin(table.SLOTS), passes.begin(table.STATISTICS)
@@ -264,7 +262,7 @@ class Training:
         if passes.weighted:  # networks follow one another as epochs do
             passes.weigh(schedule, orders, self._shuffle, 0, self._batch, m * steps)
         keys = [_random.ahead(np.uint64(o._dropout_key), np.int64(o._steps)) for o in self._models[low:high]]
-        flags = passes.flags | self._shuffle * kernels.ORDERED | kernels.LEARNS
+        flags = passes.flags | self._shuffle * kernels.ORDERED
         zero = np.int64(0)
         self._train[m, passes.shape.threads, streams.current(), passes.shared](
             passes.rows, passes.reals, nets.states[low * nets.size : high * nets.size],
@@ -278,9 +276,8 @@ class Training:
     def _finite(self, low: int, high: int) -> np.ndarray:
         """Whether all parameters are finite, for each network."""
         size = self._networks.size
-        held = streams.to_host(self._networks.states[low * size : high * size]).reshape(high - low, size)
-        found: np.ndarray = np.isfinite(held[:, : self._networks.plan.n_parameters]).all(axis=1)
-        return found
+        states = self._networks.states[low * size : high * size]
+        return scan.parts_finite(states, high - low, self._networks.plan.n_parameters)
 
     def _keep(self, which: np.ndarray) -> None:
         """Copy what the networks ``which`` are now."""

@@ -43,37 +43,27 @@ def make_sums(T: Any, shape: AnyShape) -> Sums:
     """For blocks of this shape; in a fixed order, so the same numbers give the same bits."""
     scratch, groups = shape.shared - shape.threads, shape.threads // COLUMNS
 
-    @device
-    def of_row(f, value):
-        store(f.shared, scratch + f.t, value)
-        cuda.syncthreads()
-        total, first = T(0), f.t // LANES * LANES
-        for lane in range(LANES):
-            total += load(f.shared, scratch + first + lane)
-        cuda.syncthreads()
-        return total
+    def among(first_of, apart, count, begin, combine):
+        """``(f, value)``: what ``count`` threads have, from thread ``first_of(t)`` on each ``apart`` from the next."""
 
-    @device
-    def largest(f, value):
-        store(f.shared, scratch + f.t, value)
-        cuda.syncthreads()
-        found, first = value, f.t // LANES * LANES
-        for lane in range(LANES):
-            other = load(f.shared, scratch + first + lane)
-            found = other if other > found else found
-        cuda.syncthreads()
-        return found
+        @device
+        def combined(f, value):
+            store(f.shared, scratch + f.t, value)
+            cuda.syncthreads()
+            found, first = begin(value), scratch + first_of(f.t)
+            for k in range(count):
+                found = combine(found, load(f.shared, first + k * apart))
+            cuda.syncthreads()
+            return found
 
-    @device
-    def of_column(f, value):
-        store(f.shared, scratch + f.t, value)
-        cuda.syncthreads()
-        total = T(0)
-        for group in range(groups):
-            total += load(f.shared, scratch + group * COLUMNS + f.t % COLUMNS)
-        cuda.syncthreads()
-        return total
+        return combined
 
+    of_the_row, of_the_column = device(lambda t: t // LANES * LANES), device(lambda t: t % COLUMNS)
+    nothing, own = device(lambda value: T(0)), device(lambda value: value)
+    add, larger = device(lambda found, other: found + other), device(lambda a, b: b if b > a else a)
+    of_row = among(of_the_row, 1, LANES, nothing, add)
+    largest = among(of_the_row, 1, LANES, own, larger)
+    of_column = among(of_the_column, COLUMNS, groups, nothing, add)
     return Sums(of_row, largest, of_column)
 
 

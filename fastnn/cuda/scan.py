@@ -109,6 +109,28 @@ def first_infinite(x: Any) -> int | None:
 
 
 @kernel(THREADS)
+def finite_in_parts(x, apart, size, found):
+    """The first of the first ``size`` elements of each part that is NaN or infinite, else ``size``; a block a part.
+
+    Parts of ``x`` (n,) begin ``apart`` elements from each other.
+    """
+    first = cuda.local.array(1, np.int64)
+    first[0] = size
+    begin = np.int64(cuda.blockIdx.x) * apart
+    for i in range(np.int64(cuda.threadIdx.x), size, THREADS):
+        if not math.isfinite(load(x, begin + i)):
+            first[0] = min(first[0], i)
+    _smallest_1(first, found)
+
+
+def parts_finite(x: Any, parts: int, size: int) -> NDArray[np.bool_]:
+    """Whether the first ``size`` elements are finite, (parts,), of each of the equal parts of a device array (n,)."""
+    found = streams.empty((parts, 1), np.int64)
+    finite_in_parts[parts, THREADS, streams.current()](x, np.int64(x.shape[0] // parts), np.int64(size), found)
+    return streams.to_host(found)[:, 0] == size
+
+
+@kernel(THREADS)
 def weights(w, found):
     """The first of ``w`` (n,) that is not finite, the first that is negative, the first that is not 0; else n."""
     first = cuda.local.array(_N_WEIGHTS, np.int64)

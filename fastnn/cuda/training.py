@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,10 @@ import numpy as np
 from fastnn._objective import Objective
 from fastnn._random import step_key
 from fastnn.cuda import kernels, scan, streams, table, update
-from fastnn.cuda.passes import Device, Passes
+from fastnn.cuda.passes import Batch, Device, Passes
 from fastnn.cuda.update import LOSS, WEIGHT, WIDTH
 from fastnn.optimizers import Optimizer
+from fastnn.optimizers._rules import begin_steps
 
 
 class Training:
@@ -37,43 +37,30 @@ class Training:
     ):
         self._device, self._state, self._optimizer = device, state, optimizer
         self._batch, self._key, self._n = batch_size, key, objective.x.shape[0]
-        clips = tuple(np.inf if c is None else c for c in (optimizer.clip_value, optimizer.clip_norm))
-        self._passes = Passes(device, objective, batch_size, True, slots=optimizer.n_slots, clips=clips)
-        self._clips_norm = clips[1] < np.inf
+        self._passes = Passes(device, objective, batch_size, True, kernels.LEARNS, optimizer)
+        self._clips_norm = optimizer.clip_norm is not None
         self._moments = optimizer.bind(device.plan.n_parameters, device.dtype)
-        self._work = self._passes.workspace()
         if self._moments.slots.size:
             slots = np.ascontiguousarray(self._moments.slots).reshape(self._moments.slots.size)
             self._slots.copy_to_device(slots, stream=streams.current())
         self._order: Any = None
         self._order_on_device = device.nothing
-        real, shape, rule = device.real, self._passes.shape, optimizer.rule
         if self._passes.alone:
             self._keys = streams.to_device(np.array([key], np.uint64))
-            self._train = self._passes.trainer(rule)
+            self._train = self._passes.trainer(optimizer.rule)
         else:
-            self._update = update.update_kernel(real, shape, rule)
-        address = ctypes.c_void_p
-        self._begin = ctypes.CFUNCTYPE(None, address, address, ctypes.c_double, address)(
-            optimizer.begin_native.address(device.dtype)
-        )
+            self._update = update.update_kernel(device.real, self._passes.shape, optimizer.rule)
+        self._entry, self._hyper = optimizer.begin_native.entry(device.dtype), optimizer.hyper
 
     @property
     def _slots(self) -> Any:
-        begin = self._passes.begin(table.SLOTS)
-        return self._work[begin : begin + self._moments.slots.size]
+        return self._passes.part(table.SLOTS)
 
-    def _coefficients(self, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
-        """Coefficients of the next steps, and the optimizer's scalars before the first and after each of them."""
-        optimizer = self._optimizer
-        rates = optimizer.learning_rates(optimizer.steps, n_steps)
-        coefficients = np.zeros((n_steps, WEIGHT), self._device.dtype)
-        scalars = np.tile(self._moments.scalars, (n_steps + 1, 1))
-        hyper = np.ascontiguousarray(optimizer.hyper)
-        for s, rate in enumerate(rates.tolist()):
-            scalars[s + 1] = scalars[s]
-            self._begin(scalars[s + 1].ctypes.data, hyper.ctypes.data, rate, coefficients[s].ctypes.data)
-        return coefficients, scalars
+    def _begin(self, scalars: np.ndarray, rates: np.ndarray) -> np.ndarray:
+        """Coefficients of steps with these learning rates; the optimizer's ``scalars``, (8,), go on by these steps."""
+        coefficients = np.zeros((1, rates.size, WEIGHT), self._device.dtype)
+        begin_steps(self._entry, scalars[None], self._hyper, rates[None], coefficients)
+        return coefficients[0]
 
     def run(
         self, order: np.ndarray, first_row: int, n_steps: int, step: int, threads: int = 1
@@ -91,14 +78,15 @@ class Training:
         first = first_row // n * each + first_row % n // batch
         begins = (first + np.arange(n_steps)) % each * batch
         counts = np.minimum(batch, n - begins)
-        coefficients, scalars = self._coefficients(n_steps)
-        schedule, ordered = passes.schedule(coefficients, counts), order.size > 0
+        scalars = self._moments.scalars
+        rates = self._optimizer.learning_rates(self._optimizer.steps, n_steps)
+        schedule, ordered = passes.schedule(self._begin(scalars.copy(), rates), counts), order.size > 0
         if passes.weighted:
             passes.weigh(schedule, self._order_on_device, ordered, first, batch, n_steps)
-        flags = passes.flags | ordered * kernels.ORDERED | kernels.LEARNS
+        flags = passes.flags | ordered * kernels.ORDERED
         if passes.alone:
             self._train[1, passes.shape.threads, streams.current(), passes.shared](
-                passes.rows, passes.reals, self._state, self._work, passes.x, passes.y, passes.weights,
+                passes.rows, passes.reals, self._state, passes.work, passes.x, passes.y, passes.weights,
                 self._order_on_device, schedule, self._keys, passes.columns, np.int64(flags), np.int64(first),
                 np.int64(n), np.int64(batch), np.int64(step),
             )  # fmt: skip
@@ -110,7 +98,7 @@ class Training:
         losses, weights = found[:, LOSS].copy(), found[:, WEIGHT].copy()
         bad = np.flatnonzero(~np.isfinite(losses))
         done = int(bad[0]) if bad.size else n_steps
-        self._moments.scalars[:] = scalars[done]
+        self._begin(scalars, rates[:done])
         return done, losses, weights
 
     def _launch(
@@ -121,24 +109,15 @@ class Training:
         grid = passes.update_blocks, passes.shape.threads, streams.current(), passes.shared
         for s, (start, count, weight) in enumerate(zip(starts, counts, weights, strict=True)):
             key = np.uint64(step_key(np.uint64(self._key), np.int64(step + s)))
-            parts, n_losses = passes.derive(
-                state,
-                self._work,
-                self._order_on_device,
-                self._device.no_real,
-                schedule,
-                s,
-                flags,
-                start,
-                count,
-                weight,
-                key,
+            batch = Batch(
+                state, self._order_on_device, self._device.no_real, schedule, s, flags, start, count, weight, key
             )
+            parts, n_losses = passes.derive(batch)
             collected = self._clips_norm or passes.scaled
             if collected:
-                passes.collect(state, self._work, schedule, s, parts)
+                passes.collect(batch, parts)
             self._update[grid](
-                passes.rows, passes.reals, state, self._work, schedule, np.int64(s), np.int64(parts),
+                passes.rows, passes.reals, state, passes.work, schedule, np.int64(s), np.int64(parts),
                 np.int64(n_losses), collected, passes.scaled,
             )  # fmt: skip
 
@@ -158,7 +137,7 @@ class Training:
             if array.size:
                 array.copy_to_device(copy, stream=streams.current())
         self._moments.scalars[:] = kept[2]
-        self._passes.go_on(self._work)
+        self._passes.go_on()
 
     def finite(self) -> bool:
         """Whether all parameters are finite."""

@@ -19,7 +19,7 @@ from fastnn.cuda._jit import cuda, device, load, rolled, store
 from fastnn.cuda.elements import Elements
 from fastnn.cuda.lone import LoneShape, make_lone_product
 from fastnn.cuda.product import AnyShape, make_product
-from fastnn.cuda.rowwise import LANES, make_rowwise
+from fastnn.cuda.rowwise import COLUMNS, LANES, make_rowwise, make_sums
 
 
 class Frame(NamedTuple):
@@ -67,7 +67,8 @@ def make_walk(T: Any, shape: AnyShape | LoneShape, elements: Elements) -> Walk:
     """
     value_of, slope_of, dropout_of = elements
     softmax, softmax_backward, batch_norm, batch_norm_backward, layer_norm, layer_norm_backward = make_rowwise(T, shape)
-    one, nothing, threads, at_once = np.int64(1), np.int64(0), shape.threads, shape.threads // LANES
+    column_sum = make_sums(T, shape).of_column
+    one, nothing, at_once, groups = np.int64(1), np.int64(0), shape.threads // LANES, shape.threads // COLUMNS
 
     @device
     def bias(f, q, i, j):
@@ -233,32 +234,38 @@ def make_walk(T: Any, shape: AnyShape | LoneShape, elements: Elements) -> Walk:
                     store(f.space, d_in + at, value)
 
     @device
+    def store_column(f, gradient, j, n, value, more):
+        """Gradient j of ``n``, from what the threads that share the column have found."""
+        total, at = column_sum(f, value), gradient + j
+        if f.t < COLUMNS and j < n:
+            store(f.work, at, load(f.work, at) + total if more else total)
+
+    @device
     def learn(f, q, begin, end, gradient, more):
         kind, n = load(f.table, q + row.KIND), load(f.table, q + row.N_OUT)
         d = f.at + load(f.table, q + row.D_OUT)
         w, b = gradient + load(f.table, q + row.W), load(f.table, q + row.B)
-        first, step = f.part * threads + f.t, f.parts * threads
+        group = f.t // COLUMNS
         if kind == row.DENSE:
             n_in = load(f.table, q + row.N_IN)
             a = (f.space, f.at + load(f.table, q + row.IN), one, f.ld, n_in)
             run_learn(f, (w, n, more), a, (f.space, d, one, f.ld, n), n_in, n, begin, end)
             if b >= 0:
-                for j in range(first, n, step):
-                    total = load(f.work, gradient + b + j) if more else T(0)
-                    for i in range(begin, end):
+                for first in range(f.part * COLUMNS, n, f.parts * COLUMNS):
+                    j, total = first + f.t % COLUMNS, T(0)
+                    for i in range(begin + group, end if j < n else begin, groups):
                         total += load(f.space, d + i * f.ld + j)
-                    store(f.work, gradient + b + j, total)
+                    store_column(f, gradient + b, j, n, total, more)
         elif kind == row.BATCH_NORM or kind == row.LAYER_NORM:
             normal = f.at + load(f.table, q + row.SLOPE)
-            for j in range(first, n, step):
-                gain = load(f.work, w + j) if more else T(0)
-                bias = load(f.work, gradient + b + j) if more else T(0)
-                for i in range(begin, end):
+            for first in range(f.part * COLUMNS, n, f.parts * COLUMNS):
+                j, gain, bias = first + f.t % COLUMNS, T(0), T(0)
+                for i in range(begin + group, end if j < n else begin, groups):
                     di = load(f.space, d + i * f.ld + j)
                     gain += di * load(f.space, normal + i * f.ld + j)
                     bias += di
-                store(f.work, w + j, gain)
-                store(f.work, gradient + b + j, bias)
+                store_column(f, w, j, n, gain, more)
+                store_column(f, gradient + b, j, n, bias, more)
 
     return Walk(forward, activate, slope, backward, learn)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -123,6 +124,12 @@ class Optimizer:
         """Hyper-parameters for ``begin_native``, float64, shape (8,)."""
         values = self._hyper()
         return np.array(values + (0.0,) * (N_HYPER - len(values)))
+
+    @property
+    def _clips(self) -> tuple[float, float]:
+        """clip_value and clip_norm, infinity where nothing is clipped."""
+        value, norm = (math.inf if clip is None else clip for clip in (self.clip_value, self.clip_norm))
+        return value, norm
 
     @property
     def steps(self) -> int:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastnn._cli.bench.gpu.timing import seconds_of_torch
 from fastnn._cli.bench.peers import Peer, UnavailableError, in_precision
-from fastnn._cli.bench.peers.with_torch import LOSSES, make_model
+from fastnn._cli.bench.peers.with_torch import LOSSES, make_model, make_optimizer, make_step
 from fastnn._cli.bench.workloads import Case
 
 _WARM_UP = 3  # steps before a graph is captured
@@ -67,24 +67,11 @@ class TorchCuda(Peer):
             for parameter, value in zip(self._model.parameters(), self._start, strict=True):
                 parameter.copy_(value)
 
-    def _optimizer(self, **more: Any) -> Any:
-        kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[self.case.workload.optimizer or ""]
-        return kind(self._model.parameters(), lr=self.case.workload.rate, fused=True, **more)
-
     def _begin(self) -> Callable[[Any, Any], Any]:
         """A step from the initial weights: takes a batch, returns its loss."""
         self._set_precision()
         self._reset()
-        optimizer, call = self._optimizer(), self._call
-
-        def step(x: Any, y: Any) -> Any:
-            optimizer.zero_grad()
-            loss = call(x, y)
-            loss.backward()
-            optimizer.step()
-            return loss
-
-        return step
+        return make_step(make_optimizer(self.case, self._model), self._call)
 
     def losses(self, n: int) -> NDArray[Any]:
         step, batches = self._begin(), self.case.workload.batches
@@ -152,7 +139,7 @@ class TorchCudaGraphs(TorchCuda):
     def _capture_step(self) -> None:
         # Steps are counted on the GPU: the host takes no part in a replay.
         more = {"capturable": True} if self.case.workload.optimizer == "adam" else {}
-        self._learner = self._optimizer(**more)
+        self._learner = make_optimizer(self.case, self._model, **more)
 
         def step() -> Any:
             self._learner.zero_grad(set_to_none=True)

@@ -31,6 +31,25 @@ def make_model(case: Case) -> Any:
     return nn.Sequential(*layers[:-1]).to(getattr(torch, case.dtype))
 
 
+def make_optimizer(case: Case, model: Any, **more: Any) -> Any:
+    """The fused optimizer of a case's training."""
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[case.workload.optimizer or ""]
+    return kind(model.parameters(), lr=case.workload.rate, fused=True, **more)
+
+
+def make_step(optimizer: Any, loss_of: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """An eager training step: takes a batch, returns its loss."""
+
+    def step(x: Any, y: Any) -> Any:
+        optimizer.zero_grad()
+        loss = loss_of(x, y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
+
+
 class Torch(Peer):
     """Eager: ``zero_grad``, forward, ``backward``, fused ``step``, over tensors that are already there."""
 
@@ -76,18 +95,7 @@ class Torch(Peer):
         """A step from the initial weights: takes a batch, returns its loss."""
         torch.set_num_threads(self.n_threads)
         self._reset()
-        kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[self.case.workload.optimizer or ""]
-        optimizer = kind(self._model.parameters(), lr=self.case.workload.rate, fused=True)
-        call = self._call
-
-        def step(x: Any, y: Any) -> Any:
-            optimizer.zero_grad()
-            loss = call(x, y)
-            loss.backward()
-            optimizer.step()
-            return loss
-
-        return step
+        return make_step(make_optimizer(self.case, self._model), self._call)
 
     def losses(self, n: int) -> NDArray[Any]:
         step = self._begin()
