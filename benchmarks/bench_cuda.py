@@ -15,6 +15,7 @@ from ._networks import make
 
 PRECISIONS = ("float32", "tf32", "bf16", "fp16")
 _ROUNDS = 5
+_EPOCHS = 20  # of the population
 
 
 def needs_gpu():
@@ -95,6 +96,33 @@ class SmallBatch(_OnDevice):
 
     def track_steps_per_second(self, workload, precision):
         return self.work.batches / statistics.median(seconds_of_numba(self.fit) for _ in range(_ROUNDS))
+
+
+class Population:
+    """132 networks trained at once on the same batches: training steps a second, all networks together."""
+
+    unit = "steps/s"
+
+    def setup(self):
+        cuda = needs_gpu()
+        case = make_case(WORKLOADS["population"])
+        self.work = case.workload
+        n_inputs, *hidden, n_out = self.work.widths
+        layers = [*(fn.Dense(units, self.work.hidden) for units in hidden), fn.Dense(n_out)]
+        net = fn.Sequential(layers, n_inputs=n_inputs, seed=0, device="cuda")
+        self.population = fn.Population(net, self.work.networks)
+        self.x, self.y = cuda.to_device(case.x), cuda.to_device(case.y)
+        self.fit()
+
+    def fit(self):
+        self.population.fit(
+            self.x, self.y, loss=self.work.loss, optimizer=fn.Adam(self.work.rate), epochs=_EPOCHS,
+            batch_size=self.work.rows, shuffle=False,
+        )  # fmt: skip
+
+    def track_steps_per_second(self):
+        steps = _EPOCHS * self.work.batches * self.work.networks
+        return steps / statistics.median(seconds_of_numba(self.fit) for _ in range(_ROUNDS))
 
 
 class DevicePredict:

@@ -5,7 +5,6 @@
 
 import doctest
 import re
-import sys
 import threading
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -20,8 +19,6 @@ from fastnn.cuda import arrays, scan, streams, targets
 from fastnn.cuda._jit import SIMULATED
 from fastnn.losses import _targets
 from fastnn.losses._base import BUILT_IN, Loss
-
-sys.setswitchinterval(1e-5)  # threads that wait for each other do not wait long
 
 # NumPy warns where a GPU goes on with an infinity or a NaN.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")

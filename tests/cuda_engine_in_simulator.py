@@ -8,7 +8,6 @@ import contextlib
 import gc
 import math
 import pickle
-import sys
 import threading
 import weakref
 
@@ -29,9 +28,6 @@ from fastnn.cuda._jit import SIMULATED
 
 # NumPy warns where a GPU goes on with an infinity or a NaN.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-# Threads that wait at a barrier spin: let them take turns often.
-sys.setswitchinterval(1e-5)
-
 DTYPES = ["float32", "float64"]
 # How the work is laid out: what decides it is set so that each way is taken.
 WAYS = {

@@ -1,7 +1,5 @@
 """`fastnn.cuda.fused` in numba-cuda's simulator. `test_cuda_simulator` runs this file, in a process of its own."""
 
-import sys
-
 import fused_reference as reference
 import numpy as np
 import pytest
@@ -9,9 +7,6 @@ import pytest
 import fastnn as fn
 from fastnn.cuda import fused
 from fastnn.cuda._jit import SIMULATED
-
-# Waiting threads of the simulator hand over to each other at barriers.
-sys.setswitchinterval(1e-5)
 
 # NumPy warns where a GPU goes on with an infinity or a NaN.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -1,7 +1,5 @@
 """`fastnn.cuda.fused_training` in numba-cuda's simulator. `test_cuda_simulator` runs this file, in its own process."""
 
-import sys
-
 import fused_reference as reference
 import numpy as np
 import pytest
@@ -9,9 +7,6 @@ import pytest
 import fastnn as fn
 from fastnn.cuda import fused_training as fused
 from fastnn.losses._base import KINDS
-
-# Waiting threads of the simulator hand over to each other at barriers.
-sys.setswitchinterval(1e-5)
 
 # NumPy warns where a GPU goes on with an infinity or a NaN.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")

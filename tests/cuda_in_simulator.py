@@ -186,9 +186,9 @@ def test_helpers_closures_and_inner_functions_are_translated():
 
         return inner(z)
 
-    copy = scalars.compiled(outer).py_func
+    copy = scalars.compiled(outer)
     inside = dict(zip(copy.__code__.co_freevars, [c.cell_contents for c in copy.__closure__], strict=True))
-    translated = inside["helper"].py_func
+    translated = inside["helper"]
     cells = dict(zip(translated.__code__.co_freevars, [c.cell_contents for c in translated.__closure__], strict=True))
     assert cells == {"exp": scalars.exp, "where": scalars.where}
     assert scalars.compiled(outer) is scalars.compiled(outer)
@@ -236,3 +236,61 @@ def test_only_built_networks():
             function(None)
         with pytest.raises(ValueError, match="does not know its number of inputs"):
             function(fn.Sequential([fn.Dense(1)]))
+
+
+# The simulator's blocks, `quick_simulator`
+
+
+@cuda.jit
+def passes_on(first, step, barrier, out):
+    shared = cuda.shared.array(5, np.int64)
+    t = cuda.threadIdx.x
+    shared[t] = first + t
+    if barrier:
+        cuda.syncthreads()
+    out[cuda.blockIdx.x, t] = shared[(t + step) % 5]
+
+
+@pytest.mark.parametrize("step", [1, 4])
+@pytest.mark.parametrize("barrier", [True, False])
+def test_a_barrier_that_is_missing_shows(step, barrier):
+    """Whichever way the values go: threads take turns in both directions."""
+    right = []
+    for launch in range(10):
+        out = np.zeros((2, 5), np.int64)
+        passes_on[2, 5](100 * launch, step, barrier, out)
+        right += (out == 100 * launch + (np.arange(5) + step) % 5).all(axis=1).tolist()
+    assert all(right) == barrier
+
+
+@cuda.jit
+def leaves_early(out):
+    shared = cuda.shared.array(4, np.int64)
+    t = cuda.threadIdx.x
+    if t == 2:
+        return
+    shared[t] = t
+    cuda.syncthreads()
+    out[t] = shared[0] + shared[1] + shared[3]
+
+
+def test_threads_that_have_returned_are_not_waited_for():
+    out = np.zeros(4, np.int64)
+    leaves_early[1, 4](out)
+    np.testing.assert_array_equal(out, [4, 4, 0, 4])
+
+
+@cuda.jit
+def fails_at(t, out):
+    if cuda.threadIdx.x == t:
+        raise ValueError("as it should")
+    cuda.syncthreads()
+    out[cuda.threadIdx.x] = 1
+
+
+def test_an_error_of_a_thread_ends_the_launch():
+    for t in range(3):
+        out = np.zeros(3)
+        with pytest.raises(ValueError, match=rf"tid=\[{t}, 0, 0\].*: as it should"):
+            fails_at[1, 3](t, out)
+        assert not out.any()

@@ -4,7 +4,6 @@
 """
 
 import pickle
-import sys
 
 import numpy as np
 import pytest
@@ -17,9 +16,6 @@ from fastnn.cuda._jit import SIMULATED, cuda
 
 # NumPy warns where a GPU goes on with an infinity or a NaN.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-# Threads that wait at a barrier spin: let them take turns often.
-sys.setswitchinterval(1e-5)
-
 TRAINED = {"float32": {"rtol": 2e-4, "atol": 2e-5}, "float64": {"rtol": 1e-9, "atol": 1e-11}}
 RNG = np.random.default_rng(0)
 X, Y, WEIGHTS = RNG.standard_normal((11, 4)), RNG.standard_normal((11, 2)), RNG.uniform(0.2, 2, 11)

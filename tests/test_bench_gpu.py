@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -20,11 +21,14 @@ from fastnn._cli.bench.workloads import Workload, make_case
 
 TINY = Workload("tiny", (3, 4, 2), "tanh", 5, "mse", "adam", batches=7)
 PREDICTS = Workload("predicts", (3, 4, 2), "tanh", 5)
+SEVERAL = Workload("several", (3, 4, 2), "tanh", 5, "mse", "adam", batches=20, networks=3)
 
 
 def test_workloads():
     assert WORKLOADS["64x4-predict"].flops == 4 * 2 * 2**18 * 64 * 64
     assert WORKLOADS["64x4"].flops == 11 * 2 * 2**18 * 64 * 64  # 4 forward, 4 for weights, 3 for inputs
+    assert WORKLOADS["population"].flops == 132 * WORKLOADS["20-64-64-1"].flops
+    assert WORKLOADS["population"].describe() == "132 networks 20-64-64-1 relu, batch 32, adam, mse"
     assert all(name == work.name for name, work in WORKLOADS.items())
     assert all(len(work.widths) > 2 and work.rows >= 4 for work in WORKLOADS.values())
 
@@ -33,9 +37,20 @@ def test_bytes_by_hand():
     parameters = (3 * 4 + 4) + (4 * 2 + 2)
     assert least_bytes(PREDICTS) == 4 * (5 * 3 + 5 * 2 + parameters)
     assert least_bytes(TINY) == 4 * (5 * 3 + 5 * 2 + 2 * parameters + 2 * 2 * parameters)  # theta, and two moments
+    assert least_bytes(SEVERAL) == 4 * (5 * 3 + 5 * 2 + 3 * 6 * parameters)  # all networks read the same batch
     descent = Workload("", (3, 4, 2), "tanh", 5, "cross_entropy", "sgd")
     assert least_bytes(descent) == 4 * (5 * 3 + 5 * 1 + 2 * parameters)  # one label a row
     assert least_bytes(WORKLOADS["64x4-predict"]) == 2 * 2**18 * 64 * 4 + 4 * (64 * 64 + 64) * 4
+
+
+def test_networks_differ_and_share_their_data():
+    case = make_case(SEVERAL)
+    assert len(case.starts) == 3
+    assert case.weights is case.starts[0]
+    shapes = [[part.shape for part in layer] for layer in case.weights]
+    assert shapes == [[(3, 4), (4,)], [(4, 2), (2,)]]
+    assert len({start[1][0].tobytes() for start in case.starts}) == 3
+    assert case.x.shape == (100, 3)
 
 
 def test_names_tell_the_precision():
@@ -260,12 +275,26 @@ def a_millisecond(work):
     return 1e-3
 
 
+class PretendedPopulation(fn.Population):
+    """Networks on the CPU that say they are on a GPU."""
+
+    def to(self, device):
+        assert device in ("cpu", "cuda")
+        return self
+
+
+def each_alone(case, n):
+    """Losses of the networks, (n, networks), trained one after the other by the CPU's peer."""
+    single = replace(case.workload, networks=1)
+    return np.stack([Fastnn(replace(case, workload=single, starts=[start])).losses(n) for start in case.starts], axis=1)
+
+
 @pytest.fixture
 def cpu_for_gpu(monkeypatch):
     from fastnn._cli.bench.peers import gpu_own
 
     stub(monkeypatch, cuda=SimpleNamespace(to_device=lambda array: array))
-    own = SimpleNamespace(**vars(fn) | {"Sequential": Pretended})
+    own = SimpleNamespace(**vars(fn) | {"Sequential": Pretended, "Population": PretendedPopulation})
     monkeypatch.setattr(gpu_own, "fn", own)
     monkeypatch.setattr(gpu_own, "seconds_of_numba", a_millisecond)
     return gpu_own
@@ -286,9 +315,32 @@ def test_own_peer(cpu_for_gpu, work):
         np.testing.assert_array_equal(peer.answers(), found)  # each run starts from the initial weights
 
 
-@pytest.mark.oracle
-@pytest.mark.parametrize("loss", [None, "mse", "cross_entropy", "binary_cross_entropy"])
-def test_torch_has_the_same_losses(oracle, monkeypatch, loss):
+def test_own_peer_of_several_networks(cpu_for_gpu):
+    case = make_case(SEVERAL)
+    peer = cpu_for_gpu.FastnnCuda(case)
+    found = peer.answers()
+    assert found.shape == (20, 3)
+    np.testing.assert_allclose(found, each_alone(case, 20), rtol=1e-6, atol=1e-6)
+    assert peer.run(2) == 1e-3
+    np.testing.assert_array_equal(peer.answers(), found)
+
+
+def test_losses_of_several_networks_are_compared_one_by_one():
+    case = make_case(SEVERAL)
+    losses = each_alone(case, 20)
+    assert measure._evidence(losses, case) == {"losses": pytest.approx(losses.mean(axis=1))}
+    assert "difference" in measure._judge(losses, losses, case, 1e-3)
+    other = losses.copy()
+    other[4, 2] *= 1.01
+    judged = measure._judge(other, losses, case, 1e-3)
+    assert judged["status"] == "differs"
+    assert "at step 5" in judged["reason"]
+    assert measure._judge(losses[:, :2], losses, case, 1e-3)["status"] == "differs"
+
+
+@pytest.fixture
+def gpu_torch(oracle, monkeypatch):
+    """The module of PyTorch's peers, over tensors that stay on the CPU."""
     torch = oracle("torch")
     from fastnn._cli.bench.peers import gpu_torch
 
@@ -296,6 +348,30 @@ def test_torch_has_the_same_losses(oracle, monkeypatch, loss):
     monkeypatch.setattr(torch.Tensor, "cuda", lambda self: self)
     monkeypatch.setattr(torch.nn.Module, "cuda", lambda self: self)
     monkeypatch.setattr(gpu_torch, "seconds_of_torch", a_millisecond)
+    return gpu_torch
+
+
+@pytest.mark.oracle
+def test_torch_has_the_same_losses_of_several_networks(gpu_torch):
+    case = make_case(SEVERAL)
+    wanted = each_alone(case, 20)
+    for kind, networks in ((gpu_torch.TorchCuda, 3), (gpu_torch.TorchCudaVmap, 1)):
+        peer = kind(case)
+        found = peer.answers()
+        assert found.shape == (20, 3)
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+        assert peer.run(2) == pytest.approx(networks * 1e-3)  # one after the other, or at once
+        np.testing.assert_array_equal(peer.answers(), found)
+    for kind in (gpu_torch.TorchCudaVmap, gpu_torch.TorchCudaVmapGraphs):
+        with pytest.raises(peers.UnavailableError, match="several networks"):
+            kind(make_case(TINY))
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("loss", [None, "mse", "cross_entropy", "binary_cross_entropy"])
+def test_torch_has_the_same_losses(gpu_torch, loss):
+    import torch
+
     widths = (2, 5, 1) if loss == "binary_cross_entropy" else (6, 5, 4)
     optimizer = None if loss is None else "adam" if loss == "mse" else "sgd"
     case = make_case(Workload("some", widths, "gelu", 8, loss, optimizer, batches=20 if loss else 1))

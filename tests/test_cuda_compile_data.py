@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_cuda_compile import compiler, ptx_of, resources
+from machine_code import compiler, float64_instructions, machine_code
 
 __all__ = ["compiler"]  # a fixture
 
@@ -23,14 +23,15 @@ def array(dtype, layout, ndim=2):
     return types.Array(from_dtype(np.dtype(dtype)), ndim, layout)
 
 
-def compiled(cuda, kernel, *signature):
-    """The kernel's PTX, and its registers, bytes of local memory, and spills."""
+def compiled(kernel, *signature, float64, folder):
+    """The kernel's machine code: all that a thread has is in registers, and float64 is where it is wanted."""
     from numba.cuda import types
 
-    wanted = types.void(*signature)
-    used = resources(cuda, kernel.py_func, wanted)
-    assert used[1:] == (0, 0, 0), "something does not stay in registers"
-    return ptx_of(cuda, kernel.py_func, wanted, device=False), used[0]
+    code = machine_code(kernel, types.void(*signature))
+    assert (code.local, code.stores, code.loads) == (0, 0, 0), "something does not stay in registers"
+    assert (".f64" in code.ptx) == float64
+    assert float64 or not float64_instructions(code.sass(folder))
+    return code
 
 
 def both_engines(source, layout):
@@ -40,34 +41,32 @@ def both_engines(source, layout):
 
 @pytest.mark.parametrize("engine", ENGINE)
 @pytest.mark.parametrize("name", ["finite", "finite_in_parts", "weights"])
-def test_looks_at_checked_data(compiler, name, engine):
+def test_looks_at_checked_data(compiler, name, engine, tmp_path):
     from numba.cuda import types
 
     from fastnn.cuda import scan
 
     sizes = (types.int64,) * {"finite": 1, "finite_in_parts": 2, "weights": 0}[name]
-    ptx, _ = compiled(compiler, getattr(scan, name), array(engine, "C", 1), *sizes, array("int64", "C"))
-    assert engine == "float64" or ".f64" not in ptx
+    signature = array(engine, "C", 1), *sizes, array("int64", "C")
+    ptx = compiled(getattr(scan, name), *signature, float64=engine == "float64", folder=tmp_path).ptx
     wide = {"float32": "v4.", "float64": "v2."}[engine]
     assert (f"ld.{wide}" in ptx or f"ld.global.{wide}" in ptx) == (name == "finite")  # else it reads by single numbers
 
 
 @pytest.mark.parametrize("source, layout", SOURCES)
-def test_looks_at_targets(compiler, source, layout):
+def test_looks_at_targets(compiler, source, layout, tmp_path):
     from fastnn.cuda import scan
 
     S = np.float64 if source == "float64" else np.float32
     number = array(S, "C").dtype
+    signature = array(source, layout), number, number, array("int64", "C")
     for T in both_engines(source, layout):
-        ptx, registers = compiled(
-            compiler, scan.targets(S, T), array(source, layout), number, number, array("int64", "C")
-        )
-        assert registers <= 64
-        assert (".f64" in ptx) == (np.float64 in (S, T))
+        code = compiled(scan.targets(S, T), *signature, float64=np.float64 in (S, T), folder=tmp_path)
+        assert code.registers <= 64
 
 
 @pytest.mark.parametrize("source, layout", SOURCES)
-def test_layouts(compiler, source, layout):
+def test_layouts(compiler, source, layout, tmp_path):
     from numba.cuda import types
 
     from fastnn.cuda import arrays, targets
@@ -80,6 +79,6 @@ def test_layouts(compiler, source, layout):
             (targets._one_hot(T), (x, out.dtype, out)),
             (targets._signs(T), (x, out)),
         ):
-            ptx, _ = compiled(compiler, kernel, *signature)
-            assert (".f64" in ptx) == (source == "float64" or T is np.float64)
-    compiled(compiler, arrays._pick, x, types.int64, types.int64, array(source, "C", 1))
+            compiled(kernel, *signature, float64=source == "float64" or T is np.float64, folder=tmp_path)
+    picked = array(source, "C", 1)
+    compiled(arrays._pick, x, types.int64, types.int64, picked, float64=source == "float64", folder=tmp_path)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_cuda_compile import compiler, ptx_of, resources
+from machine_code import AMPERE, HOPPER, compiler, float64_instructions, machine_code, tensor_core_products
 
 import fastnn as fn
 from fastnn import activations, losses
@@ -10,7 +10,6 @@ from fastnn import activations, losses
 pytestmark = [pytest.mark.cuda, pytest.mark.compiles]
 
 __all__ = ["compiler"]
-CAPABILITIES = [(9, 0), (8, 0)]
 # A multiprocessor has 65,536 registers, and is to hold 256 threads or more.
 MOST_REGISTERS = 255
 
@@ -54,10 +53,10 @@ NAMES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("capability", CAPABILITIES, ids=lambda pair: "sm_{}{}".format(*pair))
+@pytest.mark.parametrize("capability", [HOPPER, AMPERE], ids=lambda pair: "sm_{}{}".format(*pair))
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", NAMES)
-def test_kernels_stay_in_their_dtype_and_do_not_spill(compiler, name, dtype, capability):
+def test_kernels_stay_in_their_dtype_and_do_not_spill(compiler, name, dtype, capability, tmp_path):
     from numba.cuda import types
 
     made = kernels(dtype)
@@ -67,45 +66,48 @@ def test_kernels_stay_in_their_dtype_and_do_not_spill(compiler, name, dtype, cap
     kinds = {"i": types.int64[::1], "a": real, "u": types.uint64[::1]}
     kinds |= {"n": types.int64, "k": types.uint64, "b": types.boolean}
     signature = types.void(*(kinds[letter] for letter in arguments))
-    bounds = kernel.targetoptions["launch_bounds"]
-    assert bounds[0] == shape.threads
-    if capability == CAPABILITIES[0]:
-        ptx = ptx_of(compiler, kernel.py_func, signature, device=False)
-        assert dtype == "float64" or ".f64" not in ptx
-        assert "tanh.approx" not in ptx  # what fast-math makes of tanh
-        vectors = "v4.f32" if dtype == "float32" else "v2.f64"
-        assert f"ld.shared.{vectors}" in ptx or name in ("weigh", "update", "move", "collect")
-    registers, local, stores, loads = resources(compiler, kernel.py_func, signature, capability, bounds)
-    print(f"{name}, {dtype}, sm_{capability[0]}{capability[1]}: {registers} registers, {local} bytes of local memory")
-    assert (local, stores, loads) == (0, 0, 0)
-    assert registers <= MOST_REGISTERS
+    assert kernel.targetoptions["launch_bounds"][0] == shape.threads
+    code = machine_code(kernel, signature, capability)
+    assert dtype == "float64" or ".f64" not in code.ptx
+    assert "tanh.approx" not in code.ptx  # what fast-math makes of tanh
+    vectors = "v4.f32" if dtype == "float32" else "v2.f64"
+    assert f"ld.shared.{vectors}" in code.ptx or name in ("weigh", "update", "move", "collect")
+    print(f"{name}, {dtype}, {capability}: {code.registers} registers")
+    assert (code.local, code.stores, code.loads) == (0, 0, 0)
+    assert code.registers <= MOST_REGISTERS
+    sass = code.sass(tmp_path)
+    assert bool(float64_instructions(sass)) == (dtype == "float64" and name != "move")  # which only copies
+    assert tensor_core_products(sass) == 0
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
 @pytest.mark.parametrize("name", ["predict, shared", "layer, predict", "layer, formula"])
-def test_rounded_products_are_tensor_cores(compiler, name, precision):
-    check_rounded(compiler, name, precision)
+def test_rounded_products_are_tensor_cores(compiler, name, precision, tmp_path):
+    check_rounded(name, precision, HOPPER, tmp_path)
 
 
+@pytest.mark.parametrize("capability", [HOPPER, AMPERE], ids=lambda pair: "sm_{}{}".format(*pair))
 @pytest.mark.parametrize("name", ["derive, rows", "train"])
-def test_rounded_training_is_tensor_cores(compiler, name):
-    check_rounded(compiler, name, "bf16")
+def test_rounded_training_is_tensor_cores(compiler, name, capability, tmp_path):
+    check_rounded(name, "bf16", capability, tmp_path)
 
 
-def check_rounded(compiler, name, precision):
+def check_rounded(name, precision, capability, folder):
     from numba.cuda import types
 
     kernel, arguments, _ = kernels("float32", precision)[name]
     kinds = {"i": types.int64[::1], "a": types.float32[::1], "u": types.uint64[::1], "n": types.int64}
     signature = types.void(*((kinds | {"k": types.uint64})[letter] for letter in arguments))
-    ptx = ptx_of(compiler, kernel.py_func, signature, device=False)
-    assert "mma.sync.aligned.m16n8k" in ptx
-    assert {"tf32": "tf32", "bf16": "bf16", "fp16": "f32.f16.f16.f32"}[precision] in ptx
-    assert ".f64" not in ptx
-    bounds = kernel.targetoptions["launch_bounds"]
-    registers, local, stores, loads = resources(compiler, kernel.py_func, signature, CAPABILITIES[0], bounds)
-    print(f"{name}, {precision}: {registers} registers, {local} bytes of local memory")
-    assert (local, stores, loads) == (0, 0, 0)
+    code = machine_code(kernel, signature, capability)
+    assert "mma.sync.aligned.m16n8k" in code.ptx
+    assert {"tf32": "tf32", "bf16": "bf16", "fp16": "f32.f16.f16.f32"}[precision] in code.ptx
+    assert ".f64" not in code.ptx
+    assert (code.local, code.stores, code.loads) == (0, 0, 0)
+    sass = code.sass(folder)
+    products = tensor_core_products(sass)
+    print(f"{name}, {precision}: {code.registers} registers, {products} HMMA")
+    assert products > 0
+    assert not float64_instructions(sass)
 
 
 def test_launches_with_few_blocks_are_not_warned_of(compiler, monkeypatch):

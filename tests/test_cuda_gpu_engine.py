@@ -11,6 +11,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -447,3 +448,24 @@ def test_sanitizer(tool, clean):
     assert done.returncode == 0, done.stdout[-10_000:] + done.stderr
     assert "all ways were taken" in done.stdout
     assert f"SUMMARY: {clean}" in done.stdout, done.stdout[-10_000:]
+
+
+FIT = """
+import hashlib, numpy as np, fastnn as fn
+x = np.random.default_rng(0).standard_normal((200, 3))
+net = fn.Sequential([fn.Dense(16, "tanh"), fn.Dense(1)], n_inputs=3, seed=0, device="cuda")
+net.fit(x, x[:, :1], "mse", "adam", epochs=3)
+print(hashlib.sha256(net.predict(x).tobytes()).hexdigest())
+"""
+
+
+def test_a_second_process_loads_its_kernels(gpu, tmp_path):
+    environment = os.environ | {"FASTNN_CACHE_DIR": str(tmp_path)}
+    found = []
+    for _ in range(2):
+        begin = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", FIT], env=environment, capture_output=True, text=True, check=True)
+        found.append((done.stdout, "compiling" in done.stderr))
+        print(f"{time.perf_counter() - begin:.1f} s")
+    assert found == [(found[0][0], True), (found[0][0], False)]
+    assert len(list(tmp_path.glob("fastnn/*/cuda/*"))) > 1

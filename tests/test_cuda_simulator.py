@@ -19,7 +19,7 @@ def test_in_the_simulator(arguments):
     """In processes of their own: the simulator takes the place of ``numba.cuda`` when that is first imported."""
     pytest.importorskip("numba_cuda")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "quick_simulator", *arguments],
         cwd=HERE, env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-10_000:] + done.stderr

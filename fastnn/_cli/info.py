@@ -69,7 +69,7 @@ def cache() -> str:
     """Where compiled kernels are kept, and how much there is."""
     if _jit.CACHE_FOLDER is None:
         return "none: no cache folder is writable; set FASTNN_CACHE_DIR"
-    files = [path for path in _jit.CACHE_FOLDER.iterdir() if path.is_file()]
+    files = [path for path in _jit.CACHE_FOLDER.rglob("*") if path.is_file()]
     megabytes = sum(path.stat().st_size for path in files) / 1e6
     return f"{_jit.CACHE_FOLDER} ({len(files)} files, {megabytes:.1f} MB)"
 

@@ -6,14 +6,23 @@ that ``numba.cuda`` can be imported.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import os
+import pickle
 import sys
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
+from pathlib import Path
 from typing import Any
 
+import llvmlite
+import numba
 import numpy as np
 from llvmlite import ir
+
+from fastnn import _jit
+from fastnn.cuda import _kept
 
 _NEEDED = "fastnn.cuda needs numba-cuda: install fastnn-numba[cuda], or fastnn-numba[cuda12] for CUDA 12"
 
@@ -41,6 +50,8 @@ SIMULATED = bool(cuda.config.ENABLE_CUDASIM)
 
 def device(function: Callable[..., Any]) -> Any:
     """Compile a function that kernels call; it keeps NaN and infinities and approximates nothing."""
+    if SIMULATED:  # `cuda` is this thread's in any function here
+        return function
     return cuda.jit(function, device=True, fastmath=False, **_INLINED)
 
 
@@ -49,7 +60,84 @@ def kernel(threads: int) -> Callable[[Callable[..., Any]], Any]:
     if SIMULATED:
         return lambda function: cuda.jit(function, fastmath=False)
     bounds = threads, max(1, 256 // threads)
-    return lambda function: _quiet(cuda.jit(function, fastmath=False, launch_bounds=bounds))
+    return lambda function: _kept_on_disk(_quiet(cuda.jit(function, fastmath=False, launch_bounds=bounds)))
+
+
+@cache
+def _compilers() -> tuple[Any, ...] | None:
+    """What makes machine code of a kernel, and the settings that it reads; None where that cannot be told.
+
+    NVIDIA's libraries say only their major and minor versions, so their files are looked at.
+    """
+    import numba_cuda
+    from cuda import bindings, core, pathfinder
+    from numba.cuda.cudadrv import libs
+
+    try:
+        linker = pathfinder.load_nvidia_dynamic_lib("nvJitLink").abs_path
+        files = [(str(path), os.stat(path)) for path in (linker, libs.get_cudalib("nvvm"), libs.get_libdevice())]
+    except (OSError, RuntimeError, TypeError):  # one is not there, or its place is not known
+        return None
+    sources = hashlib.sha256()  # of this folder; the cache folder's name has the others
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        sources.update(path.name.encode() + path.read_bytes())
+    return (
+        sys.version,
+        tuple(package.__version__ for package in (numba, numba_cuda, llvmlite, np, bindings, core)),
+        tuple((path, status.st_size, status.st_mtime_ns) for path, status in files),
+        tuple(sorted(item for item in os.environ.items() if item[0].startswith("NUMBA_") and "CACHE" not in item[0])),
+        sources.hexdigest(),
+    )
+
+
+class _Kept:
+    """What a dispatcher asks for a kernel that it does not have, in the place of Numba's cache.
+
+    It finds those of other processes, among them the LLVM code, of which Numba makes machine code for another GPU.
+    """
+
+    def __init__(self, made: Any):
+        self._made = made
+        self._keys: dict[Any, str | None] = {}
+
+    def load_overload(self, signature: Any, target_context: Any) -> Any:
+        """The kernel for arguments of these types, from disk; or None."""
+        from numba.cuda.dispatcher import _Kernel
+
+        arguments = tuple(getattr(signature, "args", signature))
+        compilers = _compilers()
+        key = None if compilers is None else _kept.key_of(compilers, capability(), self._made, arguments)
+        self._keys[arguments] = key
+        if key is None:
+            return None
+        found = _kept.read(key)
+        if found is None:
+            _jit._announce()
+            return None
+        try:
+            return _Kernel._rebuild(**pickle.loads(found))
+        except Exception:  # whole, but not what `save_overload` wrote
+            return None
+
+    def save_overload(self, signature: Any, compiled: Any) -> None:
+        """Keep what was compiled because `load_overload` had not found it."""
+        from numba.cuda.serialize import dumps
+
+        key = self._keys.pop(tuple(getattr(signature, "args", signature)), None)
+        if key is None or compiled.launch_config_sensitive or compiled.library._setup_functions:
+            return
+        try:
+            data = dumps(compiled._reduce_states())
+        except (pickle.PicklingError, RuntimeError):  # arrays of a device, or code that is linked from elsewhere
+            return
+        _kept.write(key, data)
+
+
+def _kept_on_disk(made: Any) -> Any:
+    """Without nvJitLink it is the driver that links, whose version would have to be part of keys."""
+    if _jit.CACHE_FOLDER is not None and made.targetoptions["lto"]:
+        made._cache = _Kept(made)
+    return made
 
 
 def _quiet(made: Any) -> Any:

@@ -12,14 +12,15 @@ hardware answers with an infinity.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
-from types import CellType, CodeType, FunctionType
+from types import CellType, FunctionType
 from typing import Any
 
 from fastnn import _math
 from fastnn.activations import ActivationFunction
 from fastnn.cuda._jit import SIMULATED, device, extending, libdevice, types
+from fastnn.cuda._kept import names
 
 _library: Any = _math if SIMULATED else math
 exp, expm1, log, log1p, tanh = _library.exp, _library.expm1, _library.log, _library.log1p, _library.tanh
@@ -69,14 +70,6 @@ _OWN = {id(getattr(_math, name)): globals()[name] for name in _math.__all__}
 _compiled: dict[Callable[..., Any], Any] = {}
 
 
-def _names(code: CodeType) -> Iterator[str]:
-    """Names that a function's code, and that of the functions inside it, may look up in its globals."""
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)
-
-
 def _translated(value: Any) -> Any:
     """What a global or a closure's variable is on the GPU."""
     if id(value) in _OWN:
@@ -97,7 +90,7 @@ def compiled(function: Any) -> Any:
         copy = FunctionType(source.__code__, namespace, source.__name__, source.__defaults__, cells)
         _compiled[source] = device(copy)  # before its callees, which may call it
         outside = source.__globals__
-        namespace |= {name: _translated(outside[name]) for name in _names(source.__code__) if name in outside}
+        namespace |= {name: _translated(outside[name]) for name in names(source.__code__) if name in outside}
         for cell, original in zip(cells, given, strict=True):
             cell.cell_contents = _translated(original.cell_contents)
     return _compiled[source]

@@ -34,6 +34,8 @@ class Workload:
     batches : int
         Batches in the data set, all of them in memory before a clock starts. As many as keep one pass over them below
         about a quarter of a second, and the data below 40 MB in float32.
+    networks : int
+        How many networks of these widths are trained, on the same batches; a step is one of each.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Workload:
     optimizer: str | None = None
     rate: float = 1e-3
     batches: int = 1
+    networks: int = 1
 
     @property
     def trains(self) -> bool:
@@ -58,11 +61,13 @@ class Workload:
         gradient of its weights, and, except in the first layer, as many for the gradient of its inputs.
         """
         products = [2 * self.rows * i * o for i, o in zip(self.widths, self.widths[1:], strict=False)]
-        return 3 * sum(products) - products[0] if self.trains else sum(products)
+        return self.networks * (3 * sum(products) - products[0] if self.trains else sum(products))
 
     def describe(self) -> str:
         """Network, activation, batch and optimizer, in one line."""
         shape = f"{'-'.join(map(str, self.widths))} {self.hidden}"
+        if self.networks > 1:
+            shape = f"{self.networks} networks {shape}"
         if not self.trains:
             return f"{shape}, predict {self.rows:,} {'rows' if self.rows > 1 else 'row'}"
         return f"{shape}, batch {self.rows:,}, {self.optimizer}, {self.loss}"
@@ -94,7 +99,9 @@ class Case:
     workload : Workload
     dtype : str
     weights : list of (ndarray (n_in, n_out), ndarray (n_out,))
-        Initial weights and biases of each layer.
+        Initial weights and biases of each layer, of the first network.
+    starts : list of list of (ndarray, ndarray)
+        The same for each network.
     x : ndarray, (batches * rows, n_in)
     y : ndarray
         Labels (n,) of int64 for cross-entropy, else numbers (n, n_out).
@@ -102,9 +109,13 @@ class Case:
 
     workload: Workload
     dtype: str
-    weights: list[tuple[NDArray[Any], NDArray[Any]]]
+    starts: list[list[tuple[NDArray[Any], NDArray[Any]]]]
     x: NDArray[Any]
     y: NDArray[Any]
+
+    @property
+    def weights(self) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        return self.starts[0]
 
 
 def make_case(workload: Workload, dtype: str = "float32", activation: str | None = None) -> Case:
@@ -112,11 +123,8 @@ def make_case(workload: Workload, dtype: str = "float32", activation: str | None
     if activation is not None:
         workload = replace(workload, hidden=activation)
     rng = np.random.default_rng(_SEED)
-    weights = []
-    for i, o in zip(workload.widths, workload.widths[1:], strict=False):
-        limit = (6 / (i + o)) ** 0.5  # Glorot and Bengio (2010)
-        draw = [rng.uniform(-limit, limit, shape).astype(dtype) for shape in ((i, o), (o,))]
-        weights.append((draw[0], draw[1]))
+    layers = list(zip(workload.widths, workload.widths[1:], strict=False))
+    starts = [[_draw_layer(i, o, dtype, rng) for i, o in layers] for _ in range(workload.networks)]
     n, n_out = workload.batches * workload.rows, workload.widths[-1]
     if workload.loss == "binary_cross_entropy":
         x = np.tile(np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype), (n // 4, 1))
@@ -126,4 +134,10 @@ def make_case(workload: Workload, dtype: str = "float32", activation: str | None
         y = rng.standard_normal((n, n_out), np.float32).astype(dtype)
     if workload.loss == "cross_entropy":
         y = rng.integers(0, n_out, n)
-    return Case(workload, dtype, weights, x, y)
+    return Case(workload, dtype, starts, x, y)
+
+
+def _draw_layer(i: int, o: int, dtype: str, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
+    limit = (6 / (i + o)) ** 0.5  # Glorot and Bengio (2010)
+    weight, bias = (rng.uniform(-limit, limit, shape).astype(dtype) for shape in ((i, o), (o,)))
+    return weight, bias

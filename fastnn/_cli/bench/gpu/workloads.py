@@ -15,6 +15,7 @@ WORKLOADS = {
         Workload("64x4", _DEEP, "relu", 1 << 18, "mse", "adam", batches=4),
         Workload("xor", (2, 8, 1), "tanh", 4, "binary_cross_entropy", "sgd", 0.1, batches=1000),
         Workload("20-64-64-1", (20, 64, 64, 1), "relu", 32, "mse", "adam", batches=200),
+        Workload("population", (20, 64, 64, 1), "relu", 32, "mse", "adam", batches=20, networks=132),
         Workload("784-512-512-10", (784, 512, 512, 10), "relu", 512, "cross_entropy", "adam", batches=40),
     )
 }
@@ -23,10 +24,11 @@ WORKLOADS = {
 def least_bytes(work: Workload) -> int:
     """Bytes that one step, or one call that predicts, cannot but read and write.
 
-    The batch is read, and so are its targets or the outputs written; the parameters are read; a step also writes them,
-    and reads and writes the optimizer's state. What lies between the layers need not leave the chip.
+    The batch is read, once for all networks, and so are its targets or the outputs written; the parameters are read; a
+    step also writes them, and reads and writes the optimizer's state. What lies between the layers need not leave the
+    chip.
     """
     n_in, n_out = work.widths[0], 1 if work.loss == "cross_entropy" else work.widths[-1]
     parameters = sum((i + 1) * o for i, o in zip(work.widths, work.widths[1:], strict=False))
     passes = 2 + 2 * _STATES[work.optimizer or ""] if work.trains else 1
-    return _ITEM * (work.rows * (n_in + n_out) + passes * parameters)
+    return _ITEM * (work.rows * (n_in + n_out) + work.networks * passes * parameters)

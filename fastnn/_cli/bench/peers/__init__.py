@@ -70,7 +70,7 @@ class Peer(ABC):
 
     @abstractmethod
     def losses(self, n: int) -> NDArray[Any]:
-        """Losses of the first n batches, each before its step, (n,)."""
+        """Losses of the first n batches, each before its step, (n,) or, of several networks, (n, networks)."""
 
     @abstractmethod
     def train(self, passes: int) -> float:
@@ -117,6 +117,8 @@ _GPU_PLACES = {
     "torch-graphs": ("gpu_torch", "TorchCudaGraphs"),
     "torch-graphs-tf32": ("gpu_torch", "GraphsTF32"),
     "torch-graphs-bf16": ("gpu_torch", "GraphsBF16"),
+    "torch-vmap": ("gpu_torch", "TorchCudaVmap"),
+    "torch-vmap-graphs": ("gpu_torch", "TorchCudaVmapGraphs"),
 }
 GPU_NAMES = tuple(_GPU_PLACES)
 

@@ -15,7 +15,7 @@ from fastnn._cli.bench.workloads import Case
 
 
 class FastnnCuda(Peer):
-    """``Sequential.fit`` without shuffling, and ``predict``."""
+    """``Sequential.fit`` without shuffling, and ``predict``; several networks are a ``Population``."""
 
     packages = ("numba", "numba-cuda", "numpy")
     on_one_core = False
@@ -28,28 +28,39 @@ class FastnnCuda(Peer):
         *hidden, n_out = work.widths[1:]
         layers = [*(fn.Dense(units, work.hidden) for units in hidden), fn.Dense(n_out, output_activation(work.loss))]
         precision = None if self.precision == "float32" else self.precision
-        self._net = fn.Sequential(
+        net = fn.Sequential(
             layers, n_inputs=work.widths[0], seed=0, dtype=case.dtype, device="cuda", precision=precision
         )
-        self._start = {
+        self._net: Any = net if work.networks == 1 else fn.Population(net, work.networks)
+        self._first = {
             f"{k}.{part}": value
             for k, layer in enumerate(case.weights)
             for part, value in zip(("weight", "bias"), layer, strict=True)
         }
-        self._net.set_parameters(self._start)
+        self._start = np.array([np.concatenate([part.ravel() for w in start for part in w]) for start in case.starts])
+        self._reset()
         self._x, self._y = cuda.to_device(case.x), cuda.to_device(case.y)
 
+    def _reset(self) -> None:
+        """The initial weights, which lie on the GPU when this returns."""
+        if self.case.workload.networks == 1:
+            self._net.set_parameters(self._first)
+        else:
+            self._net.to("cpu").parameters[:] = self._start
+            self._net.to("cuda").parameters  # noqa: B018, they go there when asked for
+
     def _begin(self) -> fn.optimizers.Optimizer:
-        self._net.set_parameters(self._start)
+        self._reset()
         return {"sgd": fn.SGD, "adam": fn.Adam}[self.case.workload.optimizer or ""](self.case.workload.rate)
 
-    def _fit(self, optimizer: fn.optimizers.Optimizer, rows: slice, epochs: int) -> list[float]:
+    def _fit(self, optimizer: fn.optimizers.Optimizer, rows: slice, epochs: int) -> NDArray[Any]:
         work = self.case.workload
+        quiet = {"progress": False} if work.networks == 1 else {}  # a population shows none
         history = self._net.fit(
             self._x[rows], self._y[rows], loss=work.loss or "", optimizer=optimizer, epochs=epochs,
-            batch_size=work.rows, shuffle=False, progress=False,
+            batch_size=work.rows, shuffle=False, **quiet,
         )  # fmt: skip
-        return history.loss
+        return np.asarray(history.loss)
 
     def losses(self, n: int) -> NDArray[Any]:
         optimizer, work = self._begin(), self.case.workload

@@ -33,12 +33,15 @@ class TorchCuda(Peer):
             raise UnavailableError("this PyTorch has no CUDA")
         work = case.workload
         self._model = make_model(case).cuda()
-        self._start = [torch.tensor(part.T).cuda() for layer in case.weights for part in layer]
+        self._parameters = list(self._model.parameters())
+        # Several networks are trained one after the other, each from its own start.
+        self._starts = [[torch.tensor(part.T).cuda() for w in start for part in w] for start in case.starts]
+        self._stack()
         self._x = torch.from_numpy(case.x).cuda()
         self._xs = self._x.split(work.rows)
         self._ys = torch.from_numpy(case.y).cuda().split(work.rows)
         self._set_precision()
-        self._reset()
+        self._reset(self._starts[0])
         if work.loss is None:
             self._call = self._wrap(self._outputs)
         else:
@@ -62,30 +65,41 @@ class TorchCuda(Peer):
     def _wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return function
 
-    def _reset(self) -> None:
+    def _stack(self) -> None:
+        """Where networks are trained at once: make one set of parameters, and one start, of all."""
+
+    def _reset(self, start: list[Any]) -> None:
         with torch.no_grad():
-            for parameter, value in zip(self._model.parameters(), self._start, strict=True):
+            for parameter, value in zip(self._parameters, start, strict=True):
                 parameter.copy_(value)
 
-    def _begin(self) -> Callable[[Any, Any], Any]:
+    def _backward(self, loss: Any) -> None:
+        loss.backward()
+
+    def _begin(self, start: list[Any]) -> Callable[[Any, Any], Any]:
         """A step from the initial weights: takes a batch, returns its loss."""
         self._set_precision()
-        self._reset()
-        return make_step(make_optimizer(self.case, self._model), self._call)
+        self._reset(start)
+        return make_step(make_optimizer(self.case, self._parameters), self._call, self._backward)
 
     def losses(self, n: int) -> NDArray[Any]:
-        step, batches = self._begin(), self.case.workload.batches
-        return np.array([step(self._xs[k % batches], self._ys[k % batches]).item() for k in range(n)])
+        batches, found = self.case.workload.batches, []
+        for start in self._starts:
+            step = self._begin(start)
+            found.append([step(self._xs[k % batches], self._ys[k % batches]).tolist() for k in range(n)])
+        return np.array(found).T if len(found) > 1 else np.array(found[0])
 
     def train(self, passes: int) -> float:
-        step = self._begin()
-
         def work() -> None:
             for _ in range(passes):
                 for x, y in zip(self._xs, self._ys, strict=True):
                     step(x, y)
 
-        return seconds_of_torch(work)
+        seconds = 0.0
+        for start in self._starts:
+            step = self._begin(start)
+            seconds += seconds_of_torch(work)
+        return seconds
 
     def outputs(self) -> NDArray[Any]:
         self._set_precision()
@@ -139,12 +153,12 @@ class TorchCudaGraphs(TorchCuda):
     def _capture_step(self) -> None:
         # Steps are counted on the GPU: the host takes no part in a replay.
         more = {"capturable": True} if self.case.workload.optimizer == "adam" else {}
-        self._learner = make_optimizer(self.case, self._model, **more)
+        self._learner = make_optimizer(self.case, self._parameters, **more)
 
         def step() -> Any:
             self._learner.zero_grad(set_to_none=True)
             loss = self._loss_of(*self._batch)
-            loss.backward()
+            self._backward(loss)
             self._learner.step()
             return loss
 
@@ -163,8 +177,8 @@ class TorchCudaGraphs(TorchCuda):
                 work()
         torch.cuda.current_stream().wait_stream(stream)
 
-    def _begin(self) -> Callable[[Any, Any], Any]:
-        self._reset()
+    def _begin(self, start: list[Any]) -> Callable[[Any, Any], Any]:
+        self._reset(start)
         for state in self._learner.state.values():
             for value in state.values():
                 if isinstance(value, torch.Tensor):
@@ -178,6 +192,40 @@ class TorchCudaGraphs(TorchCuda):
             return self._found
 
         return step
+
+
+class _Vmap(TorchCuda):
+    """Networks trained at once: their parameters stacked, ``torch.func.vmap`` over these, and one optimizer.
+
+    It computes element by element what those of the networks would.
+    """
+
+    def __init__(self, case: Case):
+        if case.workload.networks == 1:
+            raise UnavailableError("trains several networks at once")
+        super().__init__(case)
+
+    def _stack(self) -> None:
+        self._names = [name for name, _ in self._model.named_parameters()]
+        self._starts = [[torch.stack(parts) for parts in zip(*self._starts, strict=True)]]
+        self._parameters = [torch.empty_like(part).requires_grad_() for part in self._starts[0]]
+
+    def _loss_of(self, x: Any, y: Any) -> Any:
+        def one(parameters: dict[str, Any]) -> Any:
+            return self._loss(torch.func.functional_call(self._model, parameters, (x,)), y)
+
+        return torch.func.vmap(one)(dict(zip(self._names, self._parameters, strict=True)))
+
+    def _backward(self, loss: Any) -> None:
+        loss.sum().backward()
+
+
+class TorchCudaVmap(_Vmap):
+    """Eager."""
+
+
+class TorchCudaVmapGraphs(_Vmap, TorchCudaGraphs):
+    """A whole step of all networks, captured once and replayed."""
 
 
 TorchTF32, TorchBF16 = in_precision(TorchCuda, "tf32"), in_precision(TorchCuda, "bf16")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -31,19 +31,21 @@ def make_model(case: Case) -> Any:
     return nn.Sequential(*layers[:-1]).to(getattr(torch, case.dtype))
 
 
-def make_optimizer(case: Case, model: Any, **more: Any) -> Any:
+def make_optimizer(case: Case, parameters: Iterable[Any], **more: Any) -> Any:
     """The fused optimizer of a case's training."""
     kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[case.workload.optimizer or ""]
-    return kind(model.parameters(), lr=case.workload.rate, fused=True, **more)
+    return kind(parameters, lr=case.workload.rate, fused=True, **more)
 
 
-def make_step(optimizer: Any, loss_of: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+def make_step(
+    optimizer: Any, loss_of: Callable[[Any, Any], Any], backward: Callable[[Any], None] = torch.Tensor.backward
+) -> Callable[[Any, Any], Any]:
     """An eager training step: takes a batch, returns its loss."""
 
     def step(x: Any, y: Any) -> Any:
         optimizer.zero_grad()
         loss = loss_of(x, y)
-        loss.backward()
+        backward(loss)
         optimizer.step()
         return loss
 
@@ -95,7 +97,7 @@ class Torch(Peer):
         """A step from the initial weights: takes a batch, returns its loss."""
         torch.set_num_threads(self.n_threads)
         self._reset()
-        return make_step(make_optimizer(self.case, self._model), self._call)
+        return make_step(make_optimizer(self.case, self._model.parameters()), self._call)
 
     def losses(self, n: int) -> NDArray[Any]:
         step = self._begin()
