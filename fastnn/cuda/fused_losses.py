@@ -70,17 +70,17 @@ def formula(loss, size):
     """
     value, gradient = compiled(loss.value), compiled(loss.gradient)
 
-    def at(e):
+    def at(e, plain):
         right, below = _across(e), e // 2 % 2
 
         @device
         def step(c, s, code, y, begins, shares, factors, column, n_out, p0, p1, p2, p3, total):
             o, j = c[e], column + right
-            inside = begins[below] >= 0 and j < n_out
+            inside = plain or (begins[below] >= 0 and j < n_out)
             target = load(y, begins[below] + j if inside else 0)
             loss_here = shares[below] * value(o, target, p0, p1, p2, p3)
             d = factors[below] * gradient(o, target, p0, p1, p2, p3)
-            if shares[below] == _ZERO:
+            if not plain and shares[below] == _ZERO:
                 loss_here = _blank(o)
                 d = loss_here
             if code == RELU:
@@ -92,7 +92,18 @@ def formula(loss, size):
 
         return step
 
-    return unrolled([at(e) for e in range(size)])
+    any_rows, plain_rows = (unrolled([at(e, plain) for e in range(size)]) for plain in (False, True))
+    last = _across(size - 1)
+
+    @device
+    def gradients(c, s, code, y, begins, shares, factors, column, n_out, p0, p1, p2, p3, total):
+        counts = shares[0] != _ZERO and shares[1] != _ZERO
+        if counts and begins[0] >= 0 and begins[1] >= 0 and column + last < n_out:
+            plain_rows(c, s, code, y, begins, shares, factors, column, n_out, p0, p1, p2, p3, total)
+        else:
+            any_rows(c, s, code, y, begins, shares, factors, column, n_out, p0, p1, p2, p3, total)
+
+    return gradients
 
 
 def cross_entropy(size):

@@ -41,6 +41,7 @@ from fastnn.cuda.fused import (
     Shape,
     W,
     describe,
+    each_chunk,
     product_of_layer,
     read_tile,
     stager,
@@ -249,6 +250,7 @@ def training_kernel(shape: TrainingShape, activations: tuple[ActivationFunction,
     left_place, right_place, rows_steps = tools.rows_left_place, tools.rows_right_place, tools.rows_steps
     forward_n, backward_n, rows_n, rows_k = tools.forward_steps.n, tools.backward_steps.n, rows_steps.n, rows_steps.k
     words, one, size, slot = tools.words, tools.one, width * tools.weight_line, 16 * warps * tools.row_line
+    moves = bool(activations)  # see `fused.forward_kernel`
     warp_rows, n_chunks, n_sums = 16 * tools.row_line, tiles // column_tiles, 8 * column_tiles
     all_words, new_words, old_sums, all_sums = tiles * words, column_tiles * words, 8 * tiles - n_sums, 8 * tiles
     old_words, part_words = all_words - new_words, shape.part_tiles[0] * words
@@ -282,13 +284,15 @@ def training_kernel(shape: TrainingShape, activations: tuple[ActivationFunction,
     learn, write = unrolled([part_step(part) for part in range(parts)]), unrolled(writers)
 
     @device
-    def append(c, shared, at, tile, following):
-        """Put a chunk of sum tiles behind those before it, and in shared memory at ``tile``."""
-        for p in range(old_words):
-            following[p] = following[p + new_words]
+    def append(chunk, c, shared, at, following):
+        """Put a chunk of sum tiles behind those before it, and in shared memory."""
+        begin = old_words if moves else chunk * new_words
+        if moves:
+            for p in range(old_words):
+                following[p] = following[p + new_words]
         for j in range(column_tiles):
-            pack(c, 8 * j, following, old_words + j * words)
-            keep(following, old_words + j * words, shared, at + (tile + j) * keep_step)
+            pack(c, 8 * j, following, begin + j * words)
+            keep(following, begin + j * words, shared, at + (chunk * column_tiles + j) * keep_step)
 
     def outputs_at(k):
         @device
@@ -306,6 +310,54 @@ def training_kernel(shape: TrainingShape, activations: tuple[ActivationFunction,
         if n < first + 16 * column_tiles:
             for q in range(n_sums):
                 c[q] = c[q] if first + (q >> 3) * 16 + (q >> 2 & 1) * 8 + (q & 1) < n else _ZERO
+
+    @device
+    def chunk_forward(
+        chunk, floats, shared, place, bias, n_out, code, final, column, into, onward, y, begins, share, factor, p0,
+        p1, p2, p3, total, a, following, c, s, left, outputs,
+    ):  # fmt: skip
+        j, tile = 16 * column_tiles * chunk, chunk * column_tiles
+        if j < n_out:
+            for q in range(n_sums):
+                c[q] = load(floats, bias + j + (q >> 3) * 16 + (q >> 2 & 1) * 8 + (q & 1))
+            forwards(shared, place + tile * forward_n, a, c)
+            activate(code, c, s)
+        clear(c, j + column, n_out)
+        if not final:
+            if code >= FIRST:
+                for k in range(column_tiles):
+                    pack(s, 8 * k, left, 0)
+                    keep(left, 0, shared, into + (tile + k) * keep_step)
+            append(chunk, c, shared, onward, following)
+        elif rowwise:
+            if moves:
+                for q in range(old_sums):
+                    outputs[q] = outputs[q + n_sums]
+            for q in range(n_sums):
+                outputs[(old_sums if moves else chunk * n_sums) + q] = c[q]
+        else:
+            gradients(c, s, code, y, begins, share, factor, j + column, n_out, p0, p1, p2, p3, total)
+            append(chunk, c, shared, into, following)
+
+    @device
+    def chunk_backward(chunk, shared, place, n, code, column, slopes, into, a, following, c, s):
+        j, tile = 16 * column_tiles * chunk, chunk * column_tiles
+        for q in range(n_sums):
+            c[q] = _ZERO
+        if j < n:
+            backwards(shared, place + tile * backward_n, a, c)
+            if code != IDENTITY:
+                for k in range(column_tiles):
+                    kept(shared, slopes + (tile + k) * keep_step, s, 8 * k)
+                for q in range(n_sums):
+                    gated = _ZERO if s[q] <= _ZERO else c[q]
+                    c[q] = gated if code == RELU else c[q] * s[q]
+        clear(c, j + column, n)
+        append(chunk, c, shared, into, following)
+
+    chunks_forward, chunks_backward = (
+        each_chunk(step, n_chunks, moves) for step in (chunk_forward, chunk_backward)
+    )  # fmt: skip
 
     def train(
         table, n_layers, pieces, state, x, y, weights, order, first, count, pairs, labels, scale, loss_scale, factors,
@@ -355,58 +407,24 @@ def training_kernel(shape: TrainingShape, activations: tuple[ActivationFunction,
             for r in range(2):
                 begins[r] = begins[r] * (n_final if labels == 0 else 1) if begins[r] >= 0 else -1
             for layer in range(n_layers):
-                at = layer * COLUMNS
-                n_out, code = table[at + N_OUT], table[at + ACTIVATION]
-                for chunk in range(n_chunks):
-                    j, tile = 16 * column_tiles * chunk, chunk * column_tiles
-                    if j < n_out:
-                        for q in range(n_sums):
-                            across = (q >> 3) * 16 + (q >> 2 & 1) * 8 + (q & 1)
-                            c[q] = load(floats, biases + layer * width + j + across)
-                        place = forward_place(lane) + layer * size + tile * forward_n
-                        forwards(shared, place, a, c)
-                        activate(code, c, s)
-                    clear(c, j + column, n_out)
-                    if at == last:
-                        if rowwise:
-                            for q in range(old_sums):
-                                outputs[q] = outputs[q + n_sums]
-                            for q in range(n_sums):
-                                outputs[old_sums + q] = c[q]
-                        else:
-                            gradients(
-                                c, s, code, y, begins, share, factor, j + column, n_out, p0, p1, p2, p3, total
-                            )  # fmt: skip
-                            append(c, shared, ys + layer * slot + mine, tile, following)
-                    else:
-                        if code >= FIRST:
-                            for k in range(column_tiles):
-                                pack(s, 8 * k, left, 0)
-                                keep(left, 0, shared, ys + layer * slot + mine + (tile + k) * keep_step)
-                        append(c, shared, xs + (layer + 1) * slot + mine, tile, following)
+                at, into = layer * COLUMNS, ys + layer * slot + mine
+                chunks_forward(
+                    floats, shared, forward_place(lane) + layer * size, biases + layer * width, table[at + N_OUT],
+                    table[at + ACTIVATION], at == last, column, into, xs + (layer + 1) * slot + mine, y, begins, share,
+                    factor, p0, p1, p2, p3, total, a, following, c, s, left, outputs,
+                )  # fmt: skip
                 if at == last and rowwise:
-                    gradients(outputs, y, begins, share, factor, column, n_out, labels, p0, total)
-                    put_outputs(outputs, following, shared, ys + layer * slot + mine)
+                    gradients(outputs, y, begins, share, factor, column, table[at + N_OUT], labels, p0, total)
+                    put_outputs(outputs, following, shared, into)
                 for p in range(all_words):
                     a[p] = following[p]
             layer = n_layers - 1
             while layer > 0:
                 n, code = table[layer * COLUMNS + N_IN], table[(layer - 1) * COLUMNS + ACTIVATION]
-                for chunk in range(n_chunks):
-                    j, tile = 16 * column_tiles * chunk, chunk * column_tiles
-                    for q in range(n_sums):
-                        c[q] = _ZERO
-                    if j < n:
-                        backwards(shared, backward_place(lane) + layer * size + tile * backward_n, a, c)
-                        if code != IDENTITY:
-                            slot_of = xs + layer * slot if code == RELU else ys + (layer - 1) * slot
-                            for k in range(column_tiles):
-                                kept(shared, slot_of + mine + (tile + k) * keep_step, s, 8 * k)
-                            for q in range(n_sums):
-                                gated = _ZERO if s[q] <= _ZERO else c[q]
-                                c[q] = gated if code == RELU else c[q] * s[q]
-                    clear(c, j + column, n)
-                    append(c, shared, ys + (layer - 1) * slot + mine, tile, following)
+                into = ys + (layer - 1) * slot + mine
+                slopes = xs + layer * slot + mine if code == RELU else into
+                place = backward_place(lane) + layer * size
+                chunks_backward(shared, place, n, code, column, slopes, into, a, following, c, s)
                 for p in range(all_words):
                     a[p] = following[p]
                 layer -= 1
