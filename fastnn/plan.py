@@ -261,8 +261,10 @@ def _lowest(width: int, taken: Sequence[tuple[int, int]]) -> int:
     return begin
 
 
-def sample_places(plan: Plan) -> SamplePlaces:
+def sample_places(plan: Plan, unit: int = 1) -> SamplePlaces:
     """Lay out the values of one sample; the network's input is one of them, and begins at the first row's ``input``.
+
+    All places are multiples of ``unit``.
 
     Dropout and splits pass their input on, other rows work in place where nobody else needs it, and a product writes to
     the other end of the memory than it reads from: a plain network takes no more than its widest two neighbours.
@@ -279,9 +281,10 @@ def sample_places(plan: Plan) -> SamplePlaces:
         value[q[row.OUT]] = reads[r][0] if passes else q[row.OUT]
         last |= dict.fromkeys([*reads[r], value[q[row.OUT]]], r)
 
-    spans = {-1: (0, 0, plan.n_inputs)}  # slot -> end of the memory, and begin and end as distances from there
-    size = plan.n_inputs
-    for r, q in enumerate(table):
+    n_inputs, *widths = (-(-n // unit) * unit for n in (plan.n_inputs, *(q[row.N_OUT] for q in table)))
+    spans = {-1: (0, 0, n_inputs)}  # slot -> end of the memory, and begin and end as distances from there
+    size = n_inputs
+    for r, (q, width) in enumerate(zip(table, widths, strict=True)):
         made = value[q[row.OUT]]
         free = [slot for slot in reads[r] if last[slot] == r]
         live = [span for slot, span in spans.items() if last[slot] >= r]
@@ -289,8 +292,8 @@ def sample_places(plan: Plan) -> SamplePlaces:
             spans[made] = spans[free[0]]
         elif made not in spans:
             side = 1 - spans[reads[r][0]][0]
-            low = _lowest(q[row.N_OUT], [(low, high) for end, low, high in live if end == side])
-            spans[made] = (side, low, low + q[row.N_OUT])
+            low = _lowest(width, [(low, high) for end, low, high in live if end == side])
+            spans[made] = (side, low, low + width)
             live.append(spans[made])
         heights = [max((high for end, _, high in live if end == side), default=0) for side in (0, 1)]
         size = max(size, sum(heights))

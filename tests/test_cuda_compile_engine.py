@@ -17,7 +17,7 @@ MOST_REGISTERS = 255
 def kernels(dtype, precision=None):
     """Every kernel by name: the function, its arguments in terms of types, and the threads of its blocks."""
     from fastnn.cuda import kernels, layered, population, update
-    from fastnn.cuda.lone import lone_shape
+    from fastnn.cuda.lone import lone_shape, wide_lone_shape
     from fastnn.cuda.product import small_shape, stream_shape
 
     T, stream, small = (
@@ -32,6 +32,7 @@ def kernels(dtype, precision=None):
     return {
         "predict, shared": (kernels.predict_kernel(T, stream, used, True), "iaaaaan", stream),
         "predict": (kernels.predict_kernel(T, stream, used, False), "iaaaaan", stream),
+        "predict, lone": (kernels.predict_kernel(T, wide_lone_shape(), used, True), "iaaaaan", wide_lone_shape()),
         "derive, formula": (kernels.derive_kernel(T, stream, used, formula), "iaaaaaaiaannnnnk", stream),
         "derive, rows": (kernels.derive_kernel(T, stream, used, rows), "iaaaaaaiaannnnnk", stream),
         "derive alone": (kernels.derive_kernel(T, small, used, rows), "iaaaaaaiaannnnnk", small),
@@ -48,8 +49,8 @@ def kernels(dtype, precision=None):
 
 
 NAMES = [
-    "predict, shared", "predict", "derive, formula", "derive, rows", "derive alone", "train", "train, lone", "weigh",
-    "layer, predict", "layer, formula", "layer, rows", "update", "move", "collect",
+    "predict, shared", "predict", "predict, lone", "derive, formula", "derive, rows", "derive alone", "train",
+    "train, lone", "weigh", "layer, predict", "layer, formula", "layer, rows", "update", "move", "collect",
 ]  # fmt: skip
 
 

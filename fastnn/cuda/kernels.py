@@ -79,6 +79,16 @@ def make_copy_out(threads):
     return copy_out
 
 
+def make_move(threads):
+    @device
+    def move(source, target, n, t):
+        """Copy ``n`` numbers."""
+        for k in range(t, n, threads):
+            store(target, k, load(source, k))
+
+    return move
+
+
 def make_run(walk):
     forward, activate = walk.forward, walk.activate
 
@@ -98,32 +108,37 @@ def make_run(walk):
 
 
 @cache
-def predict_kernel(T: Any, shape: AnyShape, activations: tuple[ActivationFunction, ...], in_shared: bool) -> Any:
+def predict_kernel(
+    T: Any, shape: AnyShape | LoneShape, activations: tuple[ActivationFunction, ...], in_shared: bool
+) -> Any:
     """``(table, reals, state, work, x, out, n)``: values of the output layer for ``n`` rows of x.
 
     Blocks take tiles of ``shape.rows`` samples, whose values lie in shared memory or, not ``in_shared``, in ``work``.
+    With a `LoneShape` the state lies in shared memory too.
     """
-    rows, begin = shape.rows, shape.shared
+    rows, threads, scratch, lone = shape.rows, shape.threads, shape.shared, isinstance(shape, LoneShape)
     run = make_run(make_walk(T, shape, make_elements(T, activations)))
-    gather, copy_out = make_gather(shape.threads), make_copy_out(shape.threads)
+    gather, copy_out, move = make_gather(threads), make_copy_out(threads), make_move(threads)
 
     kind = shared_kind(T)
 
-    @kernel(shape.threads)
+    @kernel(threads)
     def predict(table, reals, state, work, x, out, n):
         shared = cuda.shared.array(0, kind)
         t, block, blocks = np.int64(cuda.threadIdx.x), np.int64(cuda.blockIdx.x), np.int64(cuda.gridDim.x)
         nobody = Targets(x, np.int64(0), False, x, False, table, False)
-        ld = load(table, head.LD)
+        begin, ld, near = np.int64(scratch), load(table, head.LD), state
+        if lone:
+            near = shared[begin : begin + state.size]
+            move(state, near, np.int64(state.size), t)
+            begin += whole_vectors(np.int64(state.size))
         for first in range(block * rows, n, blocks * rows):
             count = min(np.int64(rows), n - first)
             if in_shared:
-                f = block_frame(
-                    table, reals, state, np.int64(0), work, block, shared, np.int64(begin), count, shared, t
-                )
+                f = block_frame(table, reals, near, np.int64(0), work, block, shared, begin, count, shared, t)
             else:
                 at = load(table, head.SPACE) + block * rows * ld
-                f = block_frame(table, reals, state, np.int64(0), work, block, work, at, count, shared, t)
+                f = block_frame(table, reals, near, np.int64(0), work, block, work, at, count, shared, t)
             gather(f, x, nobody, first)
             run(f, False, np.uint64(0), np.int64(0))
             copy_out(f, load(table, head.OUT), load(table, head.N_OUT), out, first, T(1))
@@ -234,13 +249,9 @@ def train_kernel(
     gradient_scale, inverse_scale, adjust = update.gradient_scale, update.inverse_scale, update.adjust
     collect, apply, factor_of = update.collect, update.apply, update.factor_of
     threads, lone = shape.threads, isinstance(shape, LoneShape)
+    move = make_move(threads)
 
     kind = shared_kind(T)
-
-    @device
-    def move(source, target, n, t):
-        for k in range(t, n, threads):
-            store(target, k, load(source, k))
 
     @kernel(threads)
     def train(

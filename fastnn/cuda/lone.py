@@ -28,20 +28,29 @@ from fastnn.cuda._jit import (
 
 # Neighbours that share a sum: of one warp, so that they exchange what they have without a barrier.
 _MOST_SHARES = 2 if SIMULATED else 32
+# Sums of a thread up to which they are shared: of more, there are enough for all threads.
+_SHARED_SUMS = 8
 # Vectors along k that eight neighbours read each in its own order.
 _TURNS = 8
 
 
 class LoneShape(NamedTuple):
-    """A block that takes a batch alone in shared memory; a thread computes two rows and four columns at once.
+    """A block with a network in its shared memory.
 
     Attributes
     ----------
     threads : int
         Of the block; a power of 2.
+    ri, rj : int
+        Rows and columns that a thread computes at once where there are elements enough; ``rj`` is a multiple of 4.
+    rows : int
+        Samples that a prediction takes at once.
     """
 
     threads: int
+    ri: int
+    rj: int
+    rows: int
 
     @property
     def shared(self) -> int:
@@ -61,19 +70,25 @@ def lone_bytes(shape: LoneShape, dtype: np.dtype[Any], n_state: int, n_work: int
 
 
 def lone_shape() -> LoneShape:
-    """For every dtype."""
-    return LoneShape(4 if SIMULATED else 256)
+    """For training, where batches are small."""
+    return LoneShape(4, 2, 4, 4) if SIMULATED else LoneShape(256, 2, 4, 32)
+
+
+def wide_lone_shape() -> LoneShape:
+    """For predictions of many samples: a vector that a thread reads serves more products."""
+    return LoneShape(4, 4, 8, 8) if SIMULATED else LoneShape(256, 4, 8, 128)
 
 
 @cache
 def make_lone_product(T: Any, shape: LoneShape, start: Any, finish: Any, follows: Any, after: Any) -> Any:
     """``run(f, c, a, b, n_i, n_j, k0, k1)``; all arguments mean what they mean in `fastnn.cuda.walk`."""
-    threads = shape.threads
-    large, single = (_make_tiles(T, threads, *size, start, finish, follows, after) for size in ((2, 4), (1, 1)))
+    threads, ri, rj, _ = shape
+    large, single = (_make_tiles(T, threads, *size, start, finish, follows, after) for size in ((ri, rj), (1, 1)))
+    enough = threads * ri * rj // (4 if ri * rj <= _SHARED_SUMS else 1)
 
     @device
     def run(f, c, a, b, n_i, n_j, k0, k1):
-        if n_i * n_j >= 2 * threads:
+        if n_i * n_j >= enough:
             large(f, c, a, b, n_i, n_j, k0, k1)
         else:
             single(f, c, a, b, n_i, n_j, k0, k1)
@@ -84,13 +99,13 @@ def make_lone_product(T: Any, shape: LoneShape, start: Any, finish: Any, follows
 def _make_tiles(T, threads, ri, rj, start, finish, follows, after):
     """Threads compute ``ri`` rows and ``rj`` columns each.
 
-    They are neighbours in memory where vectors are read across k, else as far apart as neighbouring threads are many.
+    These are as far apart as neighbouring threads are many: single ones, or vectors where they are read so.
     """
     size = ri * rj
     counted = np.uint64(size)
-    vectors = (ri, rj) == (2, 4)
+    vectors, most_shares = rj % 4 == 0, _MOST_SHARES if size <= _SHARED_SUMS else 1
     add_up, add = _make_add_up(size), _make_add(T, ri, rj)
-    add_forward, add_backward, add_learn = _make_vector_adds(T)
+    add_forward, add_backward, add_learn = _make_vector_adds(T, ri, rj) if vectors else (_no_vectors,) * 3
 
     @device
     def run(f, c, a, b, n_i, n_j, k0, k1):
@@ -99,7 +114,7 @@ def _make_tiles(T, threads, ri, rj, start, finish, follows, after):
         down, across = (n_i + ri - 1) // ri, (n_j + rj - 1) // rj
         tiles, length = down * across, k1 - k0
         bits = np.int64(0)
-        while (tiles << (bits + 1)) <= threads and (2 << bits) <= min(length, _MOST_SHARES):
+        while (tiles << (bits + 1)) <= threads and (2 << bits) <= min(length, most_shares):
             bits += 1
         shares = np.int64(1) << bits
         share, at_once = f.t & (shares - 1), threads >> bits
@@ -109,9 +124,9 @@ def _make_tiles(T, threads, ri, rj, start, finish, follows, after):
         forward = whole and along_a == 1 and across_b == 1 and (across_a | along_b | n_j) & 3 == 0
         backward = whole and along_a == 1 and along_b == 1 and (across_a | across_b) & 3 == 0
         learn = whole and across_a == 1 and across_b == 1 and (along_a | along_b) & 3 == 0
-        step_i, step_j, width_i, width_j = down, across, np.int64(1), np.int64(1)
+        step_i, width_i, near, width_j, last_j = down, np.int64(1), across, np.int64(1), n_j - 1
         if forward or learn:
-            step_j, width_j = np.int64(1), np.int64(rj)
+            near, width_j, last_j = np.int64(1), np.int64(4), last_j & ~3
         if learn:
             step_i, width_i = np.int64(1), np.int64(ri)
         sums = cuda.local.array(size, T)
@@ -127,8 +142,9 @@ def _make_tiles(T, threads, ri, rj, start, finish, follows, after):
             # Beyond the last row and column the products of others are computed again.
             for r in range(ri):
                 left[r] = place(array_a, at_a + min(i0 + r * step_i, n_i - 1) * across_a + k * along_a)
-            for r in range(rj):
-                right[r] = place(array_b, at_b + min(j0 + r * step_j, n_j - 1) * across_b + k * along_b)
+            for s in range(rj):
+                j = min(j0 + (s >> 2) * 4 * across + (s & 3) * near, last_j)
+                right[s] = place(array_b, at_b + j * across_b + k * along_b)
             for e in range(size):
                 sums[e] = T(0)
             if forward:
@@ -147,13 +163,14 @@ def _make_tiles(T, threads, ri, rj, start, finish, follows, after):
                 i = i0 + r * step_i
                 if i < rows:
                     for s in range(rj):
-                        j, e = j0 + s * step_j, r * rj + s
-                        if j < n_j and (e & (shares - 1)) == share:
+                        j, e = j0 + (s >> 2) * 4 * across + (s & 3) * near, r * rj + s
+                        if j < n_j and (most_shares == 1 or (e & (shares - 1)) == share):
                             finish(f, c, i, j, sums[e] + start(f, c, i, j))
             if follows(f, c):
                 for e in range(np.int64(rolled(counted))):
-                    i, j = i0 + e // rj * step_i, j0 + e % rj * step_j
-                    if i < rows and j < n_j and (e & (shares - 1)) == share:
+                    s = e % rj
+                    i, j = i0 + e // rj * step_i, j0 + (s >> 2) * 4 * across + (s & 3) * near
+                    if i < rows and j < n_j and (most_shares == 1 or (e & (shares - 1)) == share):
                         after(f, c, i, j)
 
     return run
@@ -178,40 +195,44 @@ def _make_add(T, ri, rj):
     return add
 
 
-def _make_vector_adds(T):
-    """`_make_add` for two rows and four columns, four numbers at a time; ``length`` products for each sum."""
-    rest = _make_add(T, 2, 4)
+@device
+def _no_vectors(*arguments):
+    return
+
+
+def _make_vector_adds(T, ri, rj):
+    """`_make_add` with vectors of four numbers; ``length`` products for each sum."""
+    rest, groups, quads = _make_add(T, ri, rj), rj // 4, 4 * ri
 
     @device
-    def add_row(sums, x0, x1, four):
-        """One k: of both rows, and a vector of columns."""
-        a, b, c, d = four
-        sums[0] += x0 * a
-        sums[1] += x0 * b
-        sums[2] += x0 * c
-        sums[3] += x0 * d
-        sums[4] += x1 * a
-        sums[5] += x1 * b
-        sums[6] += x1 * c
-        sums[7] += x1 * d
+    def add_column(sums, x, q, b, right, step):
+        """One k, number q of each row's vector: of all rows, and of all vectors of columns."""
+        for g in range(groups):
+            four = load_place4(b, right[4 * g])
+            right[4 * g] = np.int32(right[4 * g] + step)
+            for i in range(ri):
+                for j in range(4):
+                    sums[i * rj + 4 * g + j] += x[4 * i + q] * four[j]
 
     @device
     def add_forward(sums, a, left, b, right, step, length):
         """A along k, B across it."""
         one, four = distance(a, 1), distance(a, 4)
-        low, high, at = left[0], left[1], right[0]
+        x = cuda.local.array(quads, T)
         vectors, singles = length >> 2, length & 3
         while vectors > 0:
             vectors -= 1
-            x0, x1 = load_place4(a, low), load_place4(a, high)
-            low, high = np.int32(low + four), np.int32(high + four)
+            for i in range(ri):
+                x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3] = load_place4(a, left[i])
+                left[i] = np.int32(left[i] + four)
             for q in range(4):
-                add_row(sums, x0[q], x1[q], load_place4(b, at))
-                at = np.int32(at + step)
+                add_column(sums, x, q, b, right, step)
         while singles > 0:
             singles -= 1
-            add_row(sums, load_place(a, low), load_place(a, high), load_place4(b, at))
-            low, high, at = np.int32(low + one), np.int32(high + one), np.int32(at + step)
+            for i in range(ri):
+                x[4 * i] = load_place(a, left[i])
+                left[i] = np.int32(left[i] + one)
+            add_column(sums, x, 0, b, right, step)
 
     @device
     def add_backward(sums, a, left, b, right, turn, length):
@@ -220,33 +241,36 @@ def _make_vector_adds(T):
         """
         vectors, four, one = length >> 2, distance(a, 4), distance(a, 1)
         turned = vectors & ~(_TURNS - 1)
+        x = cuda.local.array(quads, T)
         q = np.int64(0)
         while q < vectors:
             on = np.int32(four * (q ^ turn if q < turned else q))
-            x0, x1 = load_place4(a, np.int32(left[0] + on)), load_place4(a, np.int32(left[1] + on))
-            for j in range(4):
+            for i in range(ri):
+                x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3] = load_place4(a, np.int32(left[i] + on))
+            for j in range(rj):
                 y = load_place4(b, np.int32(right[j] + on))
                 for k in range(4):
-                    sums[j] += x0[k] * y[k]
-                    sums[4 + j] += x1[k] * y[k]
+                    for i in range(ri):
+                        sums[i * rj + j] += x[4 * i + k] * y[k]
             q += 1
         on = np.int32(four * vectors)
-        for r in range(2):
-            left[r] = np.int32(left[r] + on)
-        for r in range(4):
-            right[r] = np.int32(right[r] + on)
+        for i in range(ri):
+            left[i] = np.int32(left[i] + on)
+        for j in range(rj):
+            right[j] = np.int32(right[j] + on)
         rest(sums, a, left, one, b, right, one, length & 3)
 
     @device
     def add_learn(sums, a, left, step_left, b, right, step_right, length):
         """Both across k."""
-        one = distance(a, 1)
-        low, at = left[0], right[0]
+        one, low = distance(a, 1), left[0]
+        x = cuda.local.array(quads, T)
         while length > 0:
             length -= 1
-            x0, x1 = load_place(a, low), load_place(a, np.int32(low + one))
-            add_row(sums, x0, x1, load_place4(b, at))
-            low, at = np.int32(low + step_left), np.int32(at + step_right)
+            for i in range(ri):
+                x[4 * i] = load_place(a, np.int32(low + i * one))
+            low = np.int32(low + step_left)
+            add_column(sums, x, 0, b, right, step_right)
 
     return add_forward, add_backward, add_learn
 

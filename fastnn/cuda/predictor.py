@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from fastnn.cuda import kernels, layered, narrow, streams, table
-from fastnn.cuda._jit import DEFAULT_SHARED
+from fastnn.cuda._jit import DEFAULT_SHARED, allow_shared, most_shared, types
+from fastnn.cuda.lone import LoneShape, lone_bytes, wide_lone_shape
 from fastnn.cuda.passes import PIECE, Device
-from fastnn.cuda.product import dynamic_bytes, stream_shape
+from fastnn.cuda.product import AnyShape, dynamic_bytes, stream_shape
 
 
 class _Spaces(threading.local):
@@ -42,16 +43,23 @@ class _Spaces(threading.local):
 
 
 class Samples:
-    """Blocks take samples, a tile each through the whole network; where it fits, in shared memory."""
+    """Blocks take samples, a tile each through the whole network; where it fits, in shared memory with the weights."""
 
     def __init__(self, device: Device):
-        shape, made = stream_shape(device.dtype, device.precision), table.inference(device.plan)
-        self._threads, self._tile, self._most = shape.threads, shape.rows, device.most
-        self._bytes = dynamic_bytes(shape, device.dtype, shape.rows * made.ld)
-        in_shared = self._bytes <= DEFAULT_SHARED
+        made, plan = table.inference(device.plan), device.plan
+        shape: AnyShape | LoneShape = (lone := wide_lone_shape())
+        self._most, in_shared = device.multiprocessors, True
+        self._bytes = lone_bytes(lone, device.dtype, plan.n_parameters + plan.n_buffers + 1, lone.rows * made.ld)
+        if device.precision is not None or self._bytes > most_shared():
+            shape, self._most = stream_shape(device.dtype, device.precision), device.most
+            self._bytes = dynamic_bytes(shape, device.dtype, shape.rows * made.ld)
+            in_shared = self._bytes <= DEFAULT_SHARED
         if not in_shared:
             self._bytes = dynamic_bytes(shape, device.dtype)
+        self._threads, self._tile = shape.threads, shape.rows
         self._run = kernels.predict_kernel(device.real, shape, device.activations, in_shared)
+        reals, indices = getattr(types, device.dtype.name)[::1], types.int64
+        allow_shared(self._run, (indices[::1], *(reals,) * 5, indices), self._bytes)
         self._rows, self._reals = streams.to_device(made.numbers), device.numbers()
         self._spaces = _Spaces(device, made.ld, shape.rows, 0 if in_shared else device.most * shape.rows)
 

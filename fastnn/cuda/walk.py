@@ -71,28 +71,29 @@ def make_walk(T: Any, shape: AnyShape | LoneShape, elements: Elements) -> Walk:
     one, nothing, at_once, groups = np.int64(1), np.int64(0), shape.threads // LANES, shape.threads // COLUMNS
 
     @device
-    def bias(f, q, i, j):
-        b = load(f.table, q + row.B)
-        return load(f.state, f.theta + b + j) if b >= 0 else T(0)
+    def bias(f, c, i, j):
+        _, begin, _, _ = c
+        return load(f.state, begin + j) if begin >= 0 else T(0)
 
     @device
-    def store_output(f, q, i, j, z):
-        low = T(0) if load(f.table, q + row.ACT) == row.RELU else T(-np.inf)
+    def store_output(f, c, i, j, z):
+        _, _, out, low = c
         z = low if z < low else z  # NaN is not less
-        store(f.space, f.at + load(f.table, q + row.OUT) + i * f.ld + j, z)
+        store(f.space, out + i * f.ld + j, z)
 
     @device
-    def is_elementwise(f, q):
-        return load(f.table, q + row.ACT) == row.ELEMENTWISE
+    def is_elementwise(f, c):
+        return load(f.table, c[0] + row.ACT) == row.ELEMENTWISE
 
     @device
-    def apply(f, q, i, j):
-        at, slope, code = f.at + i * f.ld + j, load(f.table, q + row.SLOPE), load(f.table, q + row.VALUE)
-        out = at + load(f.table, q + row.OUT)
+    def apply(f, c, i, j):
+        q, _, begin, _ = c
+        slope, code = load(f.table, q + row.SLOPE), load(f.table, q + row.VALUE)
+        out = begin + i * f.ld + j
         z = load(f.space, out)
         a = value_of(code, z)
         if slope >= 0:
-            store(f.space, at + slope, slope_of(code, z, a))
+            store(f.space, f.at + slope + i * f.ld + j, slope_of(code, z, a))
         store(f.space, out, a)
 
     @device
@@ -108,16 +109,17 @@ def make_walk(T: Any, shape: AnyShape | LoneShape, elements: Elements) -> Walk:
         return T(0)
 
     @device
-    def store_d_in(f, q, i, j, value):
+    def store_d_in(f, c, i, j, value):
         """With the slope of the row before, whose gradient this is."""
-        at, epilogue = f.at + i * f.ld + j, load(f.table, q + row.EPILOGUE)
+        begin, epilogue, slot = c
+        at = i * f.ld + j
         if epilogue != row.CLAMP:
-            factor = load(f.space, at + load(f.table, q + row.EPILOGUE_SLOT))
+            factor = load(f.space, slot + at)
             if epilogue == row.SCALE:
                 value *= factor
             elif factor <= T(0):
                 value = T(0)
-        store(f.space, at + load(f.table, q + row.D_IN), value)
+        store(f.space, begin + at, value)
 
     @device
     def gradient_before(f, c, i, j):
@@ -150,7 +152,11 @@ def make_walk(T: Any, shape: AnyShape | LoneShape, elements: Elements) -> Walk:
             n_in = load(f.table, q + row.N_IN)
             a = (f.space, source, f.ld, one, f.rows)
             b = (f.state, f.theta + load(f.table, q + row.W), one, n, n)
-            run_forward(f, q, a, b, f.rows, n, nothing, n_in)
+            # What is the same for all elements is looked up once.
+            offset = load(f.table, q + row.B)
+            low = T(0) if load(f.table, q + row.ACT) == row.RELU else T(-np.inf)
+            c = (q, f.theta + offset if offset >= 0 else np.int64(-1), target, low)
+            run_forward(f, c, a, b, f.rows, n, nothing, n_in)
         elif kind == row.BATCH_NORM:
             batch_norm(f, q, training)
         elif kind == row.LAYER_NORM:
@@ -217,7 +223,8 @@ def make_walk(T: Any, shape: AnyShape | LoneShape, elements: Elements) -> Walk:
             n_in = load(f.table, q + row.N_IN)
             a = (f.space, d, f.ld, one, f.rows)
             b = (f.state, f.theta + load(f.table, q + row.W), n, one, n_in)
-            run_backward(f, q, a, b, f.rows, n_in, nothing, n)
+            c = (d_in, load(f.table, q + row.EPILOGUE), f.at + load(f.table, q + row.EPILOGUE_SLOT))
+            run_backward(f, c, a, b, f.rows, n_in, nothing, n)
         elif kind == row.BATCH_NORM:
             batch_norm_backward(f, q, training)
         elif kind == row.LAYER_NORM:
