@@ -22,9 +22,10 @@ import fastnn as fn
 from fastnn import jit
 from fastnn._data import on_host
 from fastnn.cuda import engine as engine_module
+from fastnn.cuda import kernels, passes, predictor, streams
 from fastnn.cuda import narrow as narrow_module
-from fastnn.cuda import passes, streams
 from fastnn.cuda._jit import SIMULATED
+from fastnn.cuda.lone import LoneShape
 
 # NumPy warns where a GPU goes on with an infinity or a NaN.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -95,6 +96,37 @@ def test_layers(way, name, dtype):
     assert_same_parameters(one, other, dtype)
     for name, array in one.named_buffers().items():
         np.testing.assert_allclose(other.named_buffers()[name].copy_to_host(), array, **TRAINED[dtype])
+
+
+def noting(maker, shapes):
+    """A maker of kernels that also notes the shapes it is asked for."""
+
+    def make(T, shape, *rest):
+        shapes.append(shape)
+        return maker(T, shape, *rest)
+
+    return make
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["dense", "without bias", "residual"])
+def test_networks_that_do_not_fit_into_shared_memory(name, dtype, monkeypatch):
+    """Products stage slices of them instead."""
+    shapes = []
+    for module in (passes, predictor):
+        monkeypatch.setattr(module, "most_shared", lambda: 0)
+    for kernel in ("train_kernel", "predict_kernel"):
+        monkeypatch.setattr(kernels, kernel, noting(getattr(kernels, kernel), shapes))
+    monkeypatch.setattr(passes, "ALONE", 1 << 20)
+    monkeypatch.setattr(passes, "NARROW", 1000)
+    one, x = network(name, dtype), rows(19, dtype)
+    other, y = one.copy().to("cuda"), numbers(19, one.n_outputs)
+    np.testing.assert_allclose(other.predict(x), one.predict(x), **TOLERANCES[dtype])
+    for net in (one, other):
+        net.fit(x, y, "mse", fn.SGD(0.05, momentum=0.9), epochs=2, batch_size=16)
+    assert_same_parameters(one, other, dtype)
+    assert len(shapes) >= 2
+    assert not any(isinstance(shape, LoneShape) for shape in shapes)
 
 
 @pytest.mark.parametrize("name", fn.activations.names())
