@@ -1,13 +1,15 @@
 """What needs a whole row or column of values: softmax, layer and batch normalisation.
 
 A row is shared by a few neighbouring threads, a column by threads that take every so many rows; what they find they
-hand each other through shared memory. Formulas and notation as in `fastnn.cpu.norm`.
+hand each other, within a warp or through shared memory. Formulas and notation as in `fastnn.cpu.norm`.
 """
 
 from __future__ import annotations
 
 from functools import cache
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from fastnn import _rows as row
 from fastnn.cuda._jit import SIMULATED, cuda, device, load, store
@@ -61,10 +63,27 @@ def make_sums(T: Any, shape: AnyShape) -> Sums:
     of_the_row, of_the_column = device(lambda t: t // LANES * LANES), device(lambda t: t % COLUMNS)
     nothing, own = device(lambda value: T(0)), device(lambda value: value)
     add, larger = device(lambda found, other: found + other), device(lambda a, b: b if b > a else a)
-    of_row = among(of_the_row, 1, LANES, nothing, add)
-    largest = among(of_the_row, 1, LANES, own, larger)
+    if SIMULATED:
+        of_row = among(of_the_row, 1, LANES, nothing, add)
+        largest = among(of_the_row, 1, LANES, own, larger)
+    else:
+        of_row, largest = _among_lanes(add), _among_lanes(larger)
     of_column = among(of_the_column, COLUMNS, groups, nothing, add)
     return Sums(of_row, largest, of_column)
+
+
+def _among_lanes(combine):
+    """``(f, value)``: over the threads that share a row, which are of one warp and so need no barrier."""
+
+    @device
+    def combined(f, value):
+        apart = LANES >> 1
+        while apart > 0:
+            value = combine(value, cuda.shfl_xor_sync(0xFFFFFFFF, value, np.int32(apart)))
+            apart >>= 1
+        return value
+
+    return combined
 
 
 @cache
