@@ -32,14 +32,15 @@ def random_layers(rng, width, depth):
     return layers, width
 
 
-def walk(network):
+def walk(network, unit=1):
     """Run the plan with marks for numbers: every row must find the marks that it is to read."""
-    places = plan.sample_places(network)
+    places = plan.sample_places(network, unit)
     memory = [None] * places.size
     value = {-1: -1}
 
     def put(at, name, n):
         assert 0 <= at <= places.size - n
+        assert at % unit == 0
         memory[at : at + n] = [(name, j) for j in range(n)]
 
     def check(at, name, n):
@@ -68,12 +69,13 @@ def walk(network):
     return places.size
 
 
+@pytest.mark.parametrize("unit", [1, 4])
 @pytest.mark.parametrize("seed", range(300))
-def test_every_row_finds_its_input(seed):
+def test_every_row_finds_its_input(seed, unit):
     rng = np.random.default_rng(seed)
     n_inputs = int(rng.integers(1, 20))
     layers, _ = random_layers(rng, n_inputs, 3)
-    walk(laid_out(layers, n_inputs))
+    walk(laid_out(layers, n_inputs), unit)
 
 
 @pytest.mark.parametrize("widths", [(20, 64, 64, 1), (784, 128, 10), (3, 5, 9, 2, 2, 30), (1, 1)])
