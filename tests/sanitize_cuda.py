@@ -1,9 +1,10 @@
 """Small networks through every kernel of the CUDA engine, for ``compute-sanitizer --tool memcheck python FILE``.
 
-`test_cuda_gpu_engine` runs it so. Sizes are small, because a sanitizer makes kernels some hundred times slower, and
-odd, so that tiles hang over the edges.
+`test_cuda_gpu_engine` runs it so, and `test_cuda_interpreted` with some of the kinds below as arguments. Sizes are
+small, because a sanitizer makes kernels some hundred times slower, and odd, so that tiles hang over the edges.
 """
 
+import sys
 import warnings
 
 import numpy as np
@@ -30,6 +31,14 @@ NETWORKS = {
     (False, False): (every_kind(189), 67),
 }
 
+KINDS = {  # dtype and precision of a network
+    "float32": ("float32", None),
+    "float64": ("float64", None),
+    "tf32": ("float32", "tf32"),
+    "bf16": ("float32", "bf16"),
+}
+BATCH_NORM = "batch norm"  # takes a batch as a whole, by one block or by all
+
 
 def use(net, batch, optimizer):
     """Predict, learn and ask for gradients, with samples and places left over."""
@@ -44,18 +53,19 @@ def use(net, batch, optimizer):
     assert np.isfinite(net.input_gradients(x, y, "focal", weights, training=True)).all()
 
 
-def main():
+def main(kinds):
     for (alone, narrow), (layers, batch) in NETWORKS.items():
-        for dtype, precision in (("float32", None), ("float64", None), ("float32", "tf32"), ("float32", "bf16")):
+        for dtype, precision in (KINDS[kind] for kind in kinds if kind in KINDS):
             net = fn.Sequential(layers, 19, seed=0, dtype=dtype, device="cuda", precision=precision)
             assert (batch * net.n_parameters <= passes.ALONE) is alone
             assert net._ready()._device.wide is not narrow
             use(net, batch, fn.Adam(1e-3, clip_norm=1.0))
-        # Batch normalisation takes a batch as a whole, by one block or by all.
-        use(fn.Sequential([fn.BatchNorm(), *layers], 19, seed=0, device="cuda"), batch, fn.SGD(1e-2, clip_value=0.1))
+        if BATCH_NORM in kinds:
+            net = fn.Sequential([fn.BatchNorm(), *layers], 19, seed=0, device="cuda")
+            use(net, batch, fn.SGD(1e-2, clip_value=0.1))
     print("all ways were taken")
 
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", "Grid size")  # small grids are what is looked at
-    main()
+    main(sys.argv[1:] or [*KINDS, BATCH_NORM])
