@@ -77,6 +77,7 @@ def _among_lanes(combine):
 
     @device
     def combined(f, value):
+        cuda.syncwarp()  # what lanes have read before, others may write after
         apart = LANES >> 1
         while apart > 0:
             value = combine(value, cuda.shfl_xor_sync(0xFFFFFFFF, value, np.int32(apart)))
