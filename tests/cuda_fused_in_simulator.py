@@ -1,17 +1,17 @@
-"""`fastnn.cuda.fused` in numba-cuda's simulator. `test_cuda_simulator` runs this file, in a process of its own."""
+"""`fastnn.cuda.fused` and `fused_float32` in the simulator; `test_cuda_simulator` runs this file in its own process."""
 
 import fused_reference as reference
 import numpy as np
 import pytest
 
 import fastnn as fn
-from fastnn.cuda import fused
+from fastnn.cuda import fused, fused_float32
 from fastnn.cuda._jit import SIMULATED
 
 # NumPy warns where a GPU goes on with an infinity or a NaN.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
-PRECISIONS = reference.PRECISIONS
+PRECISIONS = [*reference.PRECISIONS, "float32"]
 ODD = [fn.Dense(13, "tanh"), fn.Dense(24, "relu"), fn.Dense(3)]
 
 
@@ -31,17 +31,27 @@ def rows(n, n_inputs):
 
 
 def predicted(net, x, precision, shape=None, blocks=1, pairs=None):
-    """The network's outputs by the kernel, between numbers that nobody may overwrite."""
+    """The network's outputs by the kernel, between numbers that nobody may overwrite.
+
+    ``pairs``: bits that say whether rows of x and of out begin on a whole pair; in float32, on a whole vector.
+    """
     description = fused.describe(net._built())
-    shape = shape or small(fused.shape_for(description.width, precision))
     guarded = np.full(len(x) * net.n_outputs + 16, -7, np.float32)
-    out = guarded[8:-8]
+    out, n = guarded[8:-8], 4 if precision == "float32" else 2
     if pairs is None:
-        pairs = fused.X_IN_PAIRS * (x.shape[1] % 2 == 0) + fused.OUT_IN_PAIRS * (net.n_outputs % 2 == 0)
-    kernel = fused.forward_kernel(shape, description.activations)
-    kernel[blocks, shape.threads, 0, fused.shared_bytes(shape, description.n_layers)](
-        description.table, description.n_layers, net.parameters, x.reshape(-1), len(x), out, pairs
-    )
+        pairs = fused.X_IN_PAIRS * (x.shape[1] % n == 0) + fused.OUT_IN_PAIRS * (net.n_outputs % n == 0)
+    if precision == "float32":
+        table, weights = fused_float32.table_of(description)
+        kernel = fused_float32.forward_kernel(description.activations)
+        kernel[blocks, 32, 0, fused_float32.shared_bytes(weights, 1)](
+            table, description.n_layers, weights, net.parameters, x.reshape(-1), len(x), out, pairs
+        )
+    else:
+        shape = shape or small(fused.shape_for(description.width, precision))
+        kernel = fused.forward_kernel(shape, description.activations)
+        kernel[blocks, shape.threads, 0, fused.shared_bytes(shape, description.n_layers)](
+            description.table, description.n_layers, net.parameters, x.reshape(-1), len(x), out, pairs
+        )
     assert (guarded[:8] == -7).all()
     assert (guarded[-8:] == -7).all()
     return out.reshape(len(x), -1)
@@ -54,6 +64,7 @@ def check(net, x, precision, found):
 
 def test_this_is_the_simulator():
     assert SIMULATED
+    assert (fused.X_IN_PAIRS, fused.OUT_IN_PAIRS) == (fused_float32.X_IN_VECTORS, fused_float32.OUT_IN_VECTORS)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -72,9 +83,9 @@ def test_widths(widths, precision):
     check(net, x, precision, predicted(net, x, precision))
 
 
-@pytest.mark.parametrize("width, precision", [(64, "bf16"), (64, "tf32"), (128, "bf16")])
+@pytest.mark.parametrize("width, precision", [(64, "bf16"), (64, "tf32"), (128, "bf16"), (69, "float32")])
 def test_wide_layers(width, precision):
-    net, x = network([fn.Dense(width - 5, "relu")], width - 3), rows(9, width - 3)
+    net, x = network([fn.Dense(width - 5, "relu")], width - 6), rows(9, width - 6)
     check(net, x, precision, predicted(net, x, precision))
 
 
@@ -87,10 +98,20 @@ def test_cut_as_for_a_gpu(warps, blocks):
     check(net, x, "bf16", predicted(net, x, "bf16", shape, blocks))
 
 
+@pytest.mark.parametrize("widths", [(8, 35, 4), (12, 4, 64), (64, 32, 5), (3, 33, 1), (61, 64, 63)])
+def test_every_cut_in_float32(widths):
+    """A row for each lane, half of a tile, a whole one, one after the other; and a second round of one warp's rows."""
+    net = network([fn.Dense(width, "sigmoid", bias=width > 4) for width in widths], widths[-1])
+    x = rows(70, widths[-1])
+    check(net, x, "float32", predicted(net, x, "float32"))
+    np.testing.assert_array_equal(predicted(net, x, "float32"), predicted(net, x, "float32", blocks=2))
+
+
 @pytest.mark.parametrize("pairs", [0, fused.X_IN_PAIRS, fused.OUT_IN_PAIRS])
-def test_arrays_that_begin_anywhere(pairs):
-    net, x = network([fn.Dense(6, "silu"), fn.Dense(4)], 10), rows(5, 10)
-    np.testing.assert_array_equal(predicted(net, x, "bf16", pairs=pairs), predicted(net, x, "bf16"))
+@pytest.mark.parametrize("precision", ["bf16", "float32"])
+def test_arrays_that_begin_anywhere(precision, pairs):
+    net, x = network([fn.Dense(6, "silu"), fn.Dense(4)], 12), rows(5, 12)
+    np.testing.assert_array_equal(predicted(net, x, precision, pairs=pairs), predicted(net, x, precision))
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -148,6 +169,18 @@ def test_which_plans():
     ):
         assert not fused.eligible(plan(layers)), layers
     assert not fused.eligible(plan([fn.Dense(128)] * 4, 128), "tf32")
+
+
+def test_warps_in_float32():
+    """As many as there is shared memory for; none where that would be too few."""
+    most, fewest, row = fused_float32.MOST_WARPS, fused_float32.FEWEST_WARPS, 4 * 32 * 72
+    weights = 4 * 65 * 64
+    assert fused_float32.table_of(fused.describe(network([fn.Dense(64)] * 4, 64)._built()))[1] == weights
+    for warps in (most, fewest):
+        assert fused_float32.shared_bytes(weights, warps) == 4 * weights + warps * row
+        assert fused_float32.warps_for(weights, 4 * weights + warps * row) == warps
+    assert fused_float32.warps_for(weights, 4 * weights + fewest * row - 4) == 0
+    assert fused_float32.warps_for(weights, 0) == 0
 
 
 def test_dropout_and_late_activations():

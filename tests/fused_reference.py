@@ -10,12 +10,14 @@ CLOSE = {
     "bf16": {"rtol": 1e-4, "atol": 4e-3},
     "fp16": {"rtol": 1e-4, "atol": 5e-4},
     "tf32": {"rtol": 1e-4, "atol": 5e-4},
+    "float32": {"rtol": 1e-4, "atol": 1e-5},
 }
 # Against exact operands: half a unit in the last of 8 or 11 bits, and what a few layers make of it.
 LOOSE = {
     "bf16": {"rtol": 2e-2, "atol": 5e-2},
     "fp16": {"rtol": 3e-3, "atol": 6e-3},
     "tf32": {"rtol": 3e-3, "atol": 6e-3},
+    "float32": {"rtol": 1e-4, "atol": 1e-5},
 }
 # The same for a whole gradient, as a vector.
 LENGTH = {"bf16": 1e-2, "fp16": 2e-3, "tf32": 2e-3}
@@ -26,6 +28,8 @@ def rounded(x, precision):
     if precision == "float64":
         return np.asarray(x, float)
     x = np.asarray(x, np.float32)
+    if precision == "float32":
+        return x.astype(float)
     if precision == "fp16":
         return x.astype(np.float16).astype(float)
     bits = np.ascontiguousarray(x).view(np.uint32).astype(np.uint64)

@@ -52,6 +52,33 @@ def test_forward(compiler, width, precision, capability, tmp_path):
     check(fused.forward_kernel(shape, activations), signature, shape, capability, "forward", tmp_path)
 
 
+@pytest.mark.parametrize("capability", [HOPPER, AMPERE], ids=lambda pair: "sm_{}{}".format(*pair))
+@pytest.mark.parametrize("names", [(), ("gelu", "tanh")])
+def test_forward_in_float32(compiler, names, capability, tmp_path):
+    from numba.cuda import types
+
+    from fastnn.cuda import fused_float32
+
+    reals, n = types.float32[::1], types.int64
+    signature = types.void(types.int64[::1], n, n, reals, reals, n, reals, n)
+    kernel = fused_float32.forward_kernel(tuple(map(fn.activations.get, names)))
+    threads = 32 * fused_float32.MOST_WARPS
+    assert kernel.targetoptions["launch_bounds"][0] == threads
+    code = machine_code(kernel, signature, capability)
+    print(f"forward, float32: {code.registers} registers")
+    assert ".f64" not in code.ptx
+    assert "tanh.approx" not in code.ptx
+    assert (code.local, code.stores, code.loads) == (0, 0, 0)
+    assert code.registers <= 65536 // threads
+    sass = code.sass(tmp_path)
+    assert not float64_instructions(sass)
+    assert tensor_core_products(sass) == 0
+    # The loop of the widest cut: 256 products of 8 rows and 8 columns along 4 k, and 16 loads of four numbers.
+    loops = re.findall(r"(?:^(?!\.L_).*\n)+", sass, re.MULTILINE)
+    products = max((each.count("FFMA"), each.count("LDS.128")) for each in loops)
+    assert products == (256, 16)
+
+
 # Width, precision, warps and parts, loss, activations beside ReLU, capability.
 TRAINING = [
     (16, "bf16", 8, 1, "mse", (), HOPPER),

@@ -39,7 +39,7 @@ if getattr(cuda, "implementation", None) != "NVIDIA":
 __all__ = [
     "DEFAULT_SHARED", "MAXIMUM_SHARED", "SIMULATED", "allow_shared", "capability", "cuda", "current_gpu", "device",
     "distance", "dlpack_view", "extending", "gpu_of", "kernel", "libdevice", "load", "load2", "load4", "load_place",
-    "load_place4", "most_shared", "place", "quotient", "rolled", "store", "store2", "types",
+    "load_place4", "most_shared", "place", "quotient", "rolled", "store", "store2", "store4", "types",
 ]  # fmt: skip
 
 #: Shared memory of a block that needs no permission, and what it may be allowed on compute capability 9.0.
@@ -283,6 +283,9 @@ if SIMULATED:
     def store2(array, i, a, b):
         array[i], array[i + 1] = a, b
 
+    def store4(array, i, a, b, c, d):
+        array[i], array[i + 1], array[i + 2], array[i + 3] = a, b, c, d
+
 else:
     _INLINED = {"forceinline": True}
 
@@ -398,15 +401,21 @@ else:
 
     load2, load4 = _loading(2), _loading(4)
 
+    def _store_neighbours(context, builder, signature, args):
+        array, i, *parts = args
+        width = len(parts)
+        address = _neighbours(width, context, builder, signature.args[0], array, i)
+        together = ir.Constant(address.type.pointee, ir.Undefined)
+        for k, part in enumerate(parts):
+            together = builder.insert_element(together, part, ir.Constant(ir.IntType(32), k))
+        builder.store(together, address, align=4 * width)
+
     @extending.intrinsic
     def store2(typingctx, array, i, a, b):
         """What `load2` loads."""
+        return types.void(array, types.int64, *(array.dtype,) * 2), _store_neighbours
 
-        def codegen(context, builder, signature, args):
-            address = _neighbours(2, context, builder, signature.args[0], *args[:2])
-            both = ir.Constant(address.type.pointee, ir.Undefined)
-            for k, part in enumerate(args[2:]):
-                both = builder.insert_element(both, part, ir.Constant(ir.IntType(32), k))
-            builder.store(both, address, align=8)
-
-        return types.void(array, types.int64, array.dtype, array.dtype), codegen
+    @extending.intrinsic
+    def store4(typingctx, array, i, a, b, c, d):
+        """What `load4` loads."""
+        return types.void(array, types.int64, *(array.dtype,) * 4), _store_neighbours

@@ -21,7 +21,7 @@ from llvmlite import ir
 from fastnn.cuda._jit import SIMULATED, cuda, device, extending, types
 
 __all__ = [
-    "lane_id", "load_word", "matrices", "matrices_transposed", "mma_bf16", "mma_fp16", "mma_tf32", "pack_bf16",
+    "lane_id", "load_word", "matrices", "matrices_transposed", "meet", "mma_bf16", "mma_fp16", "mma_tf32", "pack_bf16",
     "pack_fp16", "quad_max", "quad_sum", "relu", "round_tf32", "store_word", "unpack_bf16", "unpack_fp16",
     "word_as_float",
 ]  # fmt: skip
@@ -38,6 +38,9 @@ if SIMULATED:
 
     #: Blocks that run in the simulator have at most this many threads.
     _THREADS = 256
+
+    def meet():
+        cuda.syncthreads()
 
     def _words(numbers, dtype):
         """float32 numbers in 16 bits, two to a word; NumPy rounds to the nearest, ties to even."""
@@ -269,6 +272,11 @@ else:
             builder.store(args[2], _word_at(builder, context, signature.args[0], *args[:2]))
 
         return types.void(array, types.int64, types.int32), codegen
+
+    @device
+    def meet():
+        """A barrier for the lanes of a warp: what they have written before, all of them read after."""
+        cuda.syncwarp()
 
     @device
     def quad_sum(x):

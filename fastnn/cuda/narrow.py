@@ -1,4 +1,4 @@
-"""Narrow networks on tensor cores, a launch for each pass: `fused` and `fused_training` behind the engine's arrays."""
+"""Narrow networks, a launch for each pass: `fused`, `fused_float32`, `fused_training` behind the engine's arrays."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from fastnn import _rows as row
 from fastnn._objective import Objective
-from fastnn.cuda import fused, fused_training, streams
+from fastnn.cuda import fused, fused_float32, fused_training, streams
 from fastnn.cuda._jit import SIMULATED, allow_shared, most_shared, types
 from fastnn.losses._base import Formula
 from fastnn.plan import Plan
@@ -16,14 +16,14 @@ from fastnn.plan import Plan
 _INTEGERS, _REALS, _INTEGER, _REAL = types.int64[::1], types.float32[::1], types.int64, types.float32
 
 
-def _in_pairs(array: Any, columns: int) -> bool:
-    """Whether rows of a flat array begin on 8 bytes."""
+def _in_groups(size: int, array: Any, columns: int) -> bool:
+    """Whether rows of a flat array of float32 are groups of so many, and begin on as many times 4 bytes."""
     address = 0 if SIMULATED else array.device_ctypes_pointer.value
-    return columns % 2 == 0 and address % 8 == 0
+    return columns % size == 0 and address % (4 * size) == 0
 
 
 class Forward:
-    """The forward pass of a network whose layers are dense and narrow.
+    """The forward pass of a network whose layers are dense and narrow, on tensor cores.
 
     Parameters
     ----------
@@ -45,20 +45,66 @@ class Forward:
     def run(self, state: Any, x: Any, out: Any, n: int) -> None:
         """Write the outputs of ``n`` rows; ``x`` and ``out`` are flat."""
         layers = self._description.table.reshape(-1, fused.COLUMNS)
-        pairs = _in_pairs(x, layers[0, fused.N_IN]) * fused.X_IN_PAIRS
-        pairs |= _in_pairs(out, layers[-1, fused.N_OUT]) * fused.OUT_IN_PAIRS
+        pairs = _in_groups(2, x, layers[0, fused.N_IN]) * fused.X_IN_PAIRS
+        pairs |= _in_groups(2, out, layers[-1, fused.N_OUT]) * fused.OUT_IN_PAIRS
         blocks = fused.blocks_for(self._shape, n, self._multiprocessors)
         self._run[blocks, self._shape.threads, streams.current(), self._bytes](
             self._table, np.int64(self._description.n_layers), state, x, np.int64(n), out, np.int64(pairs)
         )
 
 
-def forward(plan: Plan, precision: str | None, multiprocessors: int) -> Forward | None:
-    """A `Forward` for networks that it takes; None for others."""
-    if precision is None or not fused.eligible(plan, precision):
-        return None
+class Float32Forward:
+    """The forward pass of a network whose layers are dense and narrow, in float32.
+
+    Parameters
+    ----------
+    description : Description
+    table : ndarray
+    weights : int
+        As `fused_float32.table_of` gives them.
+    warps : int
+        Of a block.
+    multiprocessors : int
+    """
+
+    def __init__(
+        self, description: fused.Description, table: np.ndarray, weights: int, warps: int, multiprocessors: int
+    ):
+        layers = description.table.reshape(-1, fused.COLUMNS)
+        self._n_in, self._n_out, self._n_layers = int(layers[0, fused.N_IN]), int(layers[-1, fused.N_OUT]), len(layers)
+        self._weights, self._warps, self._multiprocessors = weights, warps, multiprocessors
+        self._bytes = fused_float32.shared_bytes(weights, warps)
+        self._run = fused_float32.forward_kernel(description.activations)
+        arguments = _INTEGERS, _INTEGER, _INTEGER, _REALS, _REALS, _INTEGER, _REALS, _INTEGER
+        allow_shared(self._run, arguments, self._bytes)
+        self._table = streams.to_device(table)
+
+    def run(self, state: Any, x: Any, out: Any, n: int) -> None:
+        """Write the outputs of ``n`` rows; ``x`` and ``out`` are flat."""
+        vectors = _in_groups(4, x, self._n_in) * fused_float32.X_IN_VECTORS
+        vectors |= _in_groups(4, out, self._n_out) * fused_float32.OUT_IN_VECTORS
+        blocks = min(self._multiprocessors, -(-n // fused_float32.ROWS))
+        self._run[blocks, 32 * self._warps, streams.current(), self._bytes](
+            self._table, np.int64(self._n_layers), np.int64(self._weights), state, x, np.int64(n), out,
+            np.int64(vectors),
+        )  # fmt: skip
+
+
+def forward(
+    plan: Plan, dtype: np.dtype[Any], precision: str | None, multiprocessors: int
+) -> Forward | Float32Forward | None:
+    """What takes a network forwards; None for networks that are not narrow, dense and of float32."""
     description = fused.describe(plan)
-    assert description is not None
+    if description is None or dtype != np.float32:
+        return None
+    if precision is None:
+        if description.width > fused_float32.WIDTH:
+            return None
+        table, weights = fused_float32.table_of(description)
+        warps = fused_float32.warps_for(weights, most_shared())
+        return Float32Forward(description, table, weights, warps, multiprocessors) if warps else None
+    if not fused.eligible(plan, precision):
+        return None
     shape = fused.shape_for(description.width, precision)
     if fused.shared_bytes(shape, description.n_layers) > most_shared():
         return None
@@ -134,7 +180,7 @@ class Backward:
         self._run[blocks, self._shape.threads, streams.current(), self._bytes](
             self._table, np.int64(self._description.n_layers), self._pieces, state, x, y, weights,
             order if ordered else self._no_order, np.int64(start), np.int64(count),
-            np.int64(_in_pairs(x, objective.x.shape[1])), np.int64(objective.labels), real(scale),
+            np.int64(_in_groups(2, x, objective.x.shape[1])), np.int64(objective.labels), real(scale),
             real(loss_scale), factors, *(real(number) for number in objective.resolved.parameter_values),
             self._n_parameters, gradients, losses,
         )  # fmt: skip

@@ -94,8 +94,8 @@ class Layered:
                 )  # fmt: skip
 
 
-def _choose(device: Device) -> narrow.Forward | Samples | Layered:
-    found = narrow.forward(device.plan, device.precision, device.multiprocessors)
+def _choose(device: Device) -> narrow.Forward | narrow.Float32Forward | Samples | Layered:
+    found = narrow.forward(device.plan, device.dtype, device.precision, device.multiprocessors)
     if found is not None:
         return found
     return Layered(device) if device.wide else Samples(device)
