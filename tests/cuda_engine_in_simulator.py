@@ -22,7 +22,7 @@ import fastnn as fn
 from fastnn import jit
 from fastnn._data import on_host
 from fastnn.cuda import engine as engine_module
-from fastnn.cuda import kernels, narrow, passes, predictor, streams
+from fastnn.cuda import kernels, passes, predictor, streams
 from fastnn.cuda import narrow as narrow_module
 from fastnn.cuda._jit import SIMULATED
 from fastnn.cuda.lone import LoneShape
@@ -113,7 +113,7 @@ def noting(maker, shapes):
 def test_networks_that_do_not_fit_into_shared_memory(name, dtype, monkeypatch):
     """Products stage slices of them instead."""
     shapes = []
-    for module in (narrow, passes, predictor):
+    for module in (narrow_module, passes, predictor):
         monkeypatch.setattr(module, "most_shared", lambda: 0)
     for kernel in ("train_kernel", "predict_kernel"):
         monkeypatch.setattr(kernels, kernel, noting(getattr(kernels, kernel), shapes))
