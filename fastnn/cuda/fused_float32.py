@@ -38,9 +38,10 @@ from fastnn.cuda._jit import (
     store4,
     types,
 )
+from fastnn.cuda.elements import make_elements
 from fastnn.cuda.fused import ACTIVATION, FIRST, LOG_SOFTMAX, N_IN, N_OUT, RELU, B, Description, W
 from fastnn.cuda.mma import meet, relu
-from fastnn.cuda.scalars import activation_value, exp, log
+from fastnn.cuda.scalars import exp, log
 
 #: Layers up to this width.
 WIDTH = 64
@@ -63,14 +64,17 @@ _AT_ONCE = 16
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
 
-def table_of(description: Description) -> tuple[np.ndarray, int]:
-    """The table of a network's layers, and how many numbers their weights and biases are in shared memory."""
+def table_of(description: Description, line: int | None = None) -> tuple[np.ndarray, int]:
+    """The table of a network's layers, and how many numbers their weights and biases are in shared memory.
+
+    ``line``: of all weights; None: what `forward_kernel` takes.
+    """
     rows, size = [], 0
     for layer in description.table.reshape(-1, fused.COLUMNS).tolist():
         n_in, n_out = layer[N_IN], layer[N_OUT]
-        line = _FEW if n_out <= _FEW else _HALF if n_out <= _HALF else WIDTH
-        rows.append([*layer, size, line])
-        size += (-(-n_in // 4) * 4 + 1) * line
+        own = line or (_FEW if n_out <= _FEW else _HALF if n_out <= _HALF else WIDTH)
+        rows.append([*layer, size, own])
+        size += (-(-n_in // 4) * 4 + 1) * own
     return np.array(rows, np.int64).reshape(-1), size
 
 
@@ -86,7 +90,7 @@ def warps_for(weights: int, most_bytes: int) -> int:
 
 
 @device
-def _stage(table, n_layers, state, shared, t, threads):
+def stage(table, n_layers, state, shared, t, threads):
     """Weights and biases to shared memory, with zeros around."""
     held = cuda.local.array(_AT_ONCE, types.float32)
     for layer in range(n_layers):
@@ -119,35 +123,44 @@ def _lanes_of_row(units):
     return bits
 
 
-@device
-def _gather(shared, mine, x, first, n, n_in, vectors, lane):
-    """A warp's rows of x, zeros up to a whole vector behind them; beyond row n it is the last row again."""
-    held = cuda.local.array(_AT_ONCE, types.float32)
-    units = n_in >> 2 if vectors else (n_in + 3) & ~3
-    bits = _lanes_of_row(units)
-    at_once = np.int64(32) >> bits
-    for u in range(lane & ((1 << bits) - 1), units, np.int64(1) << bits):
-        for i in range(lane >> bits, ROWS, at_once * (_AT_ONCE // 4)):
-            if vectors:
-                for p in range(_AT_ONCE // 4):
-                    at = min(first + i + p * at_once, n - 1) * n_in + 4 * u
-                    held[4 * p], held[4 * p + 1], held[4 * p + 2], held[4 * p + 3] = load4(x, at)
-            else:
-                for p in range(_AT_ONCE // 4):
-                    value = load(x, min(first + i + p * at_once, n - 1) * n_in + min(u, n_in - 1))
-                    held[4 * p] = value if u < n_in else _ZERO
-            for p in range(_AT_ONCE // 4):
-                to = mine + (i + p * at_once) * _LINE
-                if i + p * at_once < ROWS:
+def make_gather(rows: int, line: int) -> Any:
+    """``gather(shared, mine, x, order, ordered, first, end, n_in, vectors, lane)``: rows of x for a warp's memory.
+
+    They are the samples from place ``first`` of the order on; beyond ``end``, it is the last one again. Behind them are
+    zeros up to a whole vector.
+    """
+    vectors_at_once = _AT_ONCE // 4
+
+    @device
+    def gather(shared, mine, x, order, ordered, first, end, n_in, vectors, lane):
+        held = cuda.local.array(_AT_ONCE, types.float32)
+        units = n_in >> 2 if vectors else (n_in + 3) & ~3
+        bits = _lanes_of_row(units)
+        at_once = np.int64(32) >> bits
+        for u in range(lane & ((1 << bits) - 1), units, np.int64(1) << bits):
+            for i in range(lane >> bits, rows, at_once * vectors_at_once):
+                for p in range(vectors_at_once):
+                    index = min(first + i + p * at_once, end - 1)
+                    begin = (load(order, index) if ordered else index) * n_in
                     if vectors:
-                        store4(shared, to + 4 * u, held[4 * p], held[4 * p + 1], held[4 * p + 2], held[4 * p + 3])
+                        held[4 * p], held[4 * p + 1], held[4 * p + 2], held[4 * p + 3] = load4(x, begin + 4 * u)
                     else:
-                        store(shared, to + u, held[4 * p])
+                        value = load(x, begin + min(u, n_in - 1))
+                        held[4 * p] = value if u < n_in else _ZERO
+                for p in range(vectors_at_once):
+                    to = mine + (i + p * at_once) * line
+                    if i + p * at_once < rows:
+                        if vectors:
+                            store4(shared, to + 4 * u, held[4 * p], held[4 * p + 1], held[4 * p + 2], held[4 * p + 3])
+                        else:
+                            store(shared, to + u, held[4 * p])
+
+    return gather
 
 
 @device
 def _copy_out(shared, mine, out, first, n, n_out, vectors, lane):
-    """What `_gather` reads."""
+    """A warp's rows to global memory, those before row ``n``."""
     units = n_out >> 2 if vectors else n_out
     bits = _lanes_of_row(units)
     for u in range(lane & ((1 << bits) - 1), units, np.int64(1) << bits):
@@ -174,6 +187,48 @@ def _softmax(shared, begin, n_out, logarithm):
         store(shared, j, z - rest if logarithm else exp(z) * rest)
 
 
+def make_product(rows: int, apart: int, groups: int, line: int, weight_line: int) -> Any:
+    """``product(shared, left, right, quads, sums)``: a lane's share of a layer, added to ``sums``.
+
+    ``rows`` are ``apart`` from each other, ``groups`` of 4 columns 32. ``left`` and ``right`` are the places of the
+    first row and of the first column's weights, ``quads`` a fourth of the number of inputs.
+    """
+    columns, n_left, down, right_down = 4 * groups, 4 * rows, apart * line, 4 * weight_line
+
+    def step(number):
+        @device
+        def add(shared, left, right, x, y, sums):
+            """Four inputs."""
+            for r in range(rows):
+                at = np.int32(left + distance(shared, r * down + 4 * number))
+                x[4 * r], x[4 * r + 1], x[4 * r + 2], x[4 * r + 3] = load_place4(shared, at)
+            for q in range(4):
+                for g in range(groups):
+                    at = np.int32(right + distance(shared, number * right_down + q * weight_line + 32 * g))
+                    y[4 * g], y[4 * g + 1], y[4 * g + 2], y[4 * g + 3] = load_place4(shared, at)
+                for r in range(rows):
+                    for s in range(columns):
+                        sums[r * columns + s] += x[4 * r + q] * y[s]
+
+        return add
+
+    first, second = step(0), step(1)
+
+    @device
+    def product(shared, left, right, quads, sums):
+        x, y = cuda.local.array(n_left, types.float32), cuda.local.array(columns, types.float32)
+        count = np.int32(quads)
+        while count >= 2:
+            first(shared, left, right, x, y, sums)
+            second(shared, left, right, x, y, sums)
+            left, right = np.int32(left + distance(shared, 8)), np.int32(right + distance(shared, 2 * right_down))
+            count = np.int32(count - 2)
+        if count > 0:
+            first(shared, left, right, x, y, sums)
+
+    return product
+
+
 class _Cut(NamedTuple):
     """What a lane computes of a layer."""
 
@@ -193,42 +248,19 @@ def _make_layer(cut, activations):
     """
     rows, apart, groups, line = cut
     columns, size = 4 * groups, 4 * groups * rows
-    n_left, counted, right_step = 4 * rows, np.uint64(size), 4 * line
-    functions = [activation_value(each, np.float32) for each in activations]
-
-    @device
-    def nothing(code, z):
-        return z
-
-    value_of = nothing
-    for k, function in enumerate(functions):
-        value_of = _or_else(value_of, FIRST + k, function)
+    counted = np.uint64(size)
+    product, value_of = make_product(rows, apart, groups, _LINE, line), make_elements(np.float32, activations).value
 
     @device
     def layer(shared, mine, weights, n_in, n_out, code, i, j):
-        sums = cuda.local.array(size, types.float32)
-        x, y = cuda.local.array(n_left, types.float32), cuda.local.array(columns, types.float32)
+        sums, y = cuda.local.array(size, types.float32), cuda.local.array(columns, types.float32)
         quads = (n_in + 3) >> 2
         biases = weights + 4 * quads * line + j
         for g in range(groups):
             y[4 * g], y[4 * g + 1], y[4 * g + 2], y[4 * g + 3] = load4(shared, biases + 32 * g)
         for e in range(size):
             sums[e] = y[e % columns]
-        left, right = place(shared, mine + i * _LINE), place(shared, weights + j)
-        while quads > 0:
-            quads -= 1
-            for r in range(rows):
-                at = np.int32(left + distance(shared, r * apart * _LINE))
-                x[4 * r], x[4 * r + 1], x[4 * r + 2], x[4 * r + 3] = load_place4(shared, at)
-            for q in range(4):
-                for g in range(groups):
-                    at = np.int32(right + distance(shared, q * line + 32 * g))
-                    y[4 * g], y[4 * g + 1], y[4 * g + 2], y[4 * g + 3] = load_place4(shared, at)
-                for r in range(rows):
-                    for s in range(columns):
-                        sums[r * columns + s] += x[4 * r + q] * y[s]
-            left = np.int32(left + distance(shared, 4))
-            right = np.int32(right + distance(shared, right_step))
+        product(shared, place(shared, mine + i * _LINE), place(shared, weights + j), quads, sums)
         if code == RELU:
             for e in range(size):
                 sums[e] = relu(sums[e])
@@ -250,20 +282,10 @@ def _make_layer(cut, activations):
                 right_of = (s >> 2) * 32 + (s & 3)
                 if j + right_of < n_out:
                     at = own + e // columns * (apart * _LINE) + right_of
-                    store(shared, at, value_of(code, load(shared, at)))
+                    store(shared, at, value_of(code - FIRST, load(shared, at)))
         meet()
 
     return layer
-
-
-def _or_else(others, own_code, function):
-    @device
-    def value(code, z):
-        if code == own_code:
-            return function(z)
-        return others(code, z)
-
-    return value
 
 
 @cache
@@ -275,13 +297,14 @@ def forward_kernel(activations: tuple[ActivationFunction, ...]) -> Any:
     warps, at most `MOST_WARPS`, and `shared_bytes`; any number of blocks will do.
     """
     wide, half, few = (_make_layer(cut, activations) for cut in _CUTS)
+    gather = make_gather(ROWS, _LINE)
 
     @kernel(32 * MOST_WARPS)
     def forward(table, n_layers, weights, state, x, n, out, vectors):
         shared = cuda.shared.array(0, types.float32)
         t, threads = np.int64(cuda.threadIdx.x), np.int64(cuda.blockDim.x)
         block, blocks = np.int64(cuda.blockIdx.x), np.int64(cuda.gridDim.x)
-        _stage(table, n_layers, state, shared, t, threads)
+        stage(table, n_layers, state, shared, t, threads)
         cuda.syncthreads()
         lane, warp = t & 31, t >> 5
         # A number of A is read by lanes that differ in bits 0, 2 and 4, one of B by those that differ in 1 and 3.
@@ -292,7 +315,7 @@ def forward_kernel(activations: tuple[ActivationFunction, ...]) -> Any:
         # Neighbouring rows go to different multiprocessors, which matters where there are few.
         first, step = (warp * blocks + block) * ROWS, (threads >> 5) * blocks * ROWS
         while first < n:
-            _gather(shared, mine, x, first, n, n_x, (vectors & X_IN_VECTORS) != 0, lane)
+            gather(shared, mine, x, table, False, first, n, n_x, (vectors & X_IN_VECTORS) != 0, lane)
             meet()
             for q in range(0, n_layers * COLUMNS, COLUMNS):
                 n_in, n_out, code = load(table, q + N_IN), load(table, q + N_OUT), load(table, q + ACTIVATION)

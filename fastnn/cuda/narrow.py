@@ -1,17 +1,21 @@
-"""Narrow networks, a launch for each pass: `fused`, `fused_float32`, `fused_training` behind the engine's arrays."""
+"""Narrow networks, a launch for each pass: the kernels of `fused` and `fused_float32` behind the engine's arrays."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastnn import _rows as row
 from fastnn._objective import Objective
-from fastnn.cuda import fused, fused_float32, fused_training, streams
+from fastnn.cuda import fused, fused_float32, fused_float32_training, fused_training, kernels, streams, table
 from fastnn.cuda._jit import SIMULATED, allow_shared, most_shared, types
+from fastnn.cuda.fused_float32_training import Layout
 from fastnn.losses._base import Formula
 from fastnn.plan import Plan
+
+if TYPE_CHECKING:
+    from fastnn.cuda.passes import Batch, Passes
 
 _INTEGERS, _REALS, _INTEGER, _REAL = types.int64[::1], types.float32[::1], types.int64, types.float32
 
@@ -59,7 +63,7 @@ class Float32Forward:
     Parameters
     ----------
     description : Description
-    table : ndarray
+    layers : ndarray
     weights : int
         As `fused_float32.table_of` gives them.
     warps : int
@@ -68,16 +72,16 @@ class Float32Forward:
     """
 
     def __init__(
-        self, description: fused.Description, table: np.ndarray, weights: int, warps: int, multiprocessors: int
+        self, description: fused.Description, layers: np.ndarray, weights: int, warps: int, multiprocessors: int
     ):
-        layers = description.table.reshape(-1, fused.COLUMNS)
-        self._n_in, self._n_out, self._n_layers = int(layers[0, fused.N_IN]), int(layers[-1, fused.N_OUT]), len(layers)
+        self._n_in, self._n_out = description.table[fused.N_IN], description.table[-fused.COLUMNS :][fused.N_OUT]
+        self._n_layers = description.n_layers
         self._weights, self._warps, self._multiprocessors = weights, warps, multiprocessors
         self._bytes = fused_float32.shared_bytes(weights, warps)
         self._run = fused_float32.forward_kernel(description.activations)
         arguments = _INTEGERS, _INTEGER, _INTEGER, _REALS, _REALS, _INTEGER, _REALS, _INTEGER
         allow_shared(self._run, arguments, self._bytes)
-        self._table = streams.to_device(table)
+        self._table = streams.to_device(layers)
 
     def run(self, state: Any, x: Any, out: Any, n: int) -> None:
         """Write the outputs of ``n`` rows; ``x`` and ``out`` are flat."""
@@ -100,9 +104,9 @@ def forward(
     if precision is None:
         if description.width > fused_float32.WIDTH:
             return None
-        table, weights = fused_float32.table_of(description)
+        layers, weights = fused_float32.table_of(description)
         warps = fused_float32.warps_for(weights, most_shared())
-        return Float32Forward(description, table, weights, warps, multiprocessors) if warps else None
+        return Float32Forward(description, layers, weights, warps, multiprocessors) if warps else None
     if not fused.eligible(plan, precision):
         return None
     shape = fused.shape_for(description.width, precision)
@@ -112,7 +116,9 @@ def forward(
 
 
 class Backward:
-    """Loss and gradients of a batch for a network whose layers are dense and narrow.
+    """Loss and gradients of a batch for a network whose layers are dense and narrow, on tensor cores.
+
+    A way of `fastnn.cuda.passes`, for training steps alone; each block leaves a gradient and a loss.
 
     Parameters
     ----------
@@ -123,12 +129,9 @@ class Backward:
     batch : int
         Most samples of a batch.
     multiprocessors : int
-
-    Attributes
-    ----------
-    parts : int
-        Gradients, and losses, that a batch leaves to be added up: a block's each.
     """
+
+    unscaled, space = True, 0
 
     def __init__(
         self,
@@ -139,9 +142,9 @@ class Backward:
         batch: int,
         multiprocessors: int,
     ):
-        self._description, self._shape, self._objective = description, shape, objective
-        self._n_parameters = np.int64(plan.n_parameters)
-        self.parts = max(1, min(multiprocessors, -(-batch // (16 * shape.warps))))
+        self._description, self._shape, self._resolved = description, shape, objective.resolved
+        self._n_parameters, self.piece = np.int64(plan.n_parameters), batch
+        self.parts = self.losses = max(1, min(multiprocessors, -(-batch // (16 * shape.warps))))
         self._bytes = fused_training.shared_bytes(shape, description.n_layers)
         source = objective.resolved.source
         loss = source if isinstance(source, Formula) else None
@@ -155,57 +158,85 @@ class Backward:
         self._pieces = streams.to_device(fused_training.parts_for(description, shape))
         self._no_weights, self._no_order = streams.empty((0,), np.float32), streams.empty((0,), np.int64)
 
-    def run(
-        self,
-        state: Any,
-        x: Any,
-        y: Any,
-        order: Any,
-        ordered: bool,
-        start: int,
-        count: int,
-        scale: float,
-        loss_scale: float,
-        factors: Any,
-        gradients: Any,
-        losses: Any,
-    ) -> int:
-        """Passes over the samples from place ``start`` of the order; returns the number of parts written.
-
-        ``loss_scale * factors[0]`` times what they are are gradients on their way back.
-        """
-        objective, real = self._objective, np.float32
-        blocks = min(self.parts, -(-count // (16 * self._shape.warps)))
-        weights = objective.weights if objective.weights.size else self._no_weights
+    def derive(self, passes: Passes, batch: Batch) -> tuple[int, int]:
+        """One launch; returns how many gradients and losses it leaves."""
+        real = np.float32
+        blocks = min(self.parts, -(-batch.size // (16 * self._shape.warps)))
         self._run[blocks, self._shape.threads, streams.current(), self._bytes](
-            self._table, np.int64(self._description.n_layers), self._pieces, state, x, y, weights,
-            order if ordered else self._no_order, np.int64(start), np.int64(count),
-            np.int64(_in_groups(2, x, objective.x.shape[1])), np.int64(objective.labels), real(scale),
-            real(loss_scale), factors, *(real(number) for number in objective.resolved.parameter_values),
-            self._n_parameters, gradients, losses,
+            self._table, np.int64(self._description.n_layers), self._pieces, batch.state, passes.x, passes.y,
+            passes.weights if passes.weighted else self._no_weights,
+            batch.order if batch.flags & kernels.ORDERED else self._no_order, np.int64(batch.start),
+            np.int64(batch.size), np.int64(_in_groups(2, passes.x, self._description.table[fused.N_IN])),
+            np.int64(bool(batch.flags & kernels.LABELS)), real(_inverse(batch.weight)),
+            real(batch.weight if passes.scaled else 1), passes.part(table.SCALE),
+            *(real(number) for number in self._resolved.parameter_values), self._n_parameters,
+            passes.part(table.GRADIENT), passes.part(table.PARTIAL_LOSSES),
         )  # fmt: skip
-        return blocks
+        return blocks, blocks
+
+
+class Float32Backward:
+    """Loss and gradients of a batch for a network whose layers are dense and narrow, in float32; see `Backward`.
+
+    A block leaves as many gradients as the layout says.
+    """
+
+    unscaled, space = False, 0
+
+    def __init__(self, plan: Plan, layout: Layout, description: fused.Description, objective: Objective, batch: int,
+                 multiprocessors: int):  # fmt: skip
+        self._layout, self._n_in, self._n_parameters = layout, plan.n_inputs, np.int64(plan.n_parameters)
+        self._rows, self.piece = fused_float32_training.ROWS * layout.shape.warps, batch
+        self.losses = max(1, min(multiprocessors, -(-batch // self._rows)))
+        self.parts = self.losses * layout.shares
+        source = objective.resolved.source
+        self._run = fused_float32_training.training_kernel(layout.shape, description.activations, source)
+        arguments = (
+            _INTEGERS, _INTEGER, _INTEGER, _INTEGERS, _INTEGER, *(_REALS,) * 4, _INTEGERS, *(_INTEGER,) * 5, _REAL,
+            _REALS, _INTEGER, _REALS, _REALS,
+        )  # fmt: skip
+        allow_shared(self._run, arguments, layout.shared_bytes)
+        self._table, self._pieces = streams.to_device(layout.table), streams.to_device(layout.pieces)
+        self._reals = streams.to_device(np.array(objective.resolved.parameter_values, np.float32))
+
+    def derive(self, passes: Passes, batch: Batch) -> tuple[int, int]:
+        """One launch; returns how many gradients and losses it leaves."""
+        layout = self._layout
+        blocks = min(self.losses, -(-batch.size // self._rows))
+        self._run[blocks, layout.shape.threads, streams.current(), layout.shared_bytes](
+            self._table, np.int64(layout.n_layers), np.int64(layout.weights), self._pieces, np.int64(layout.shares),
+            batch.state, passes.x, passes.y, passes.weights, batch.order, passes.columns, np.int64(batch.flags),
+            np.int64(_in_groups(4, passes.x, self._n_in)), np.int64(batch.start), np.int64(batch.size),
+            np.float32(_inverse(batch.weight)), self._reals, self._n_parameters, passes.part(table.GRADIENT),
+            passes.part(table.PARTIAL_LOSSES),
+        )  # fmt: skip
+        return blocks * layout.shares, blocks
+
+
+def _inverse(weight: float) -> float:
+    """The scale of a mean over samples of this total weight."""
+    return 1 / weight if weight else 0.0
 
 
 def backward(
-    plan: Plan, precision: str | None, objective: Objective, batch: int, multiprocessors: int
-) -> Backward | None:
-    """A `Backward` for networks and losses that it takes; None for others."""
+    plan: Plan, dtype: np.dtype[Any], precision: str | None, objective: Objective, batch: int, multiprocessors: int
+) -> Backward | Float32Backward | None:
+    """What takes a network forwards and backwards; None for networks and losses that need a general way."""
     resolved = objective.resolved
     formula = isinstance(resolved.source, Formula)
-    if precision is None or not (formula or resolved.kind == "cross_entropy"):
-        return None
-    if (plan.table[:, row.PENALTY] >= 0).any():
+    if dtype != np.float32 or (plan.table[:, row.PENALTY] >= 0).any():
         return None
     description = fused_training.describe_training(plan, resolved.from_pre_activation)
-    if (
-        description is not None
-        and not formula
-        and description.table[-fused.COLUMNS :][fused.ACTIVATION] != fused.IDENTITY
-    ):
-        return None  # outputs of something else than a linear layer, taken as logits
-    shape = description and fused_training.shape_for(description, precision, rowwise=not formula)
-    if description is None or shape is None:
+    if description is None:
+        return None
+    linear = description.table[-fused.COLUMNS :][fused.ACTIVATION] == fused.IDENTITY
+    if precision is None:
+        layout = fused_float32_training.layout_for(description, most_shared()) if linear else None
+        return layout and Float32Backward(plan, layout, description, objective, batch, multiprocessors)
+    if not formula and not (linear and resolved.kind == "cross_entropy"):
+        return None  # with outputs of something else than a linear layer, taken as logits
+    shape = fused_training.shape_for(description, precision, rowwise=not formula)
+    if shape is None:
         return None
     if SIMULATED:
         shape = shape._replace(warps=1, parts=shape.warps * shape.parts)

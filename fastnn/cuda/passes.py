@@ -165,32 +165,17 @@ class Layered:
         return splits, losses
 
 
-class Narrow:
-    """Narrow networks on tensor cores: one launch, see `fastnn.cuda.narrow`."""
-
-    unscaled, space = True, 0
-
-    def __init__(self, backward: narrow.Backward, batch: int):
-        self._backward, self.piece = backward, batch
-        self.parts = self.losses = backward.parts
-
-    def derive(self, passes: Passes, batch: Batch) -> tuple[int, int]:
-        blocks = self._backward.run(
-            batch.state, passes.x, passes.y, batch.order, bool(batch.flags & kernels.ORDERED), batch.start, batch.size,
-            1 / batch.weight if batch.weight else 0.0, batch.weight if passes.scaled else 1.0,
-            passes.part(table.SCALE), passes.part(table.GRADIENT), passes.part(table.PARTIAL_LOSSES),
-        )  # fmt: skip
-        return blocks, blocks
+Way = Samples | Layered | narrow.Backward | narrow.Float32Backward
 
 
 def _choose(
     device: Device, objective: Objective, made: Table, shape: AnyShape, batch: int, whole: bool, steps: bool
-) -> Samples | Layered | Narrow:
+) -> Way:
     """The way of batches that are too large for one block; ``whole``: statistics are those of a whole batch."""
     if steps:
-        found = narrow.backward(device.plan, device.precision, objective, batch, device.multiprocessors)
+        found = narrow.backward(device.plan, device.dtype, device.precision, objective, batch, device.multiprocessors)
         if found is not None:
-            return Narrow(found, batch)
+            return found
     if device.wide or whole:
         return Layered(device, objective, made, shape, batch if whole else min(batch, PIECE))
     return Samples(device, objective, made, shape, batch, min(batch, shape.rows), device.most)
@@ -244,7 +229,7 @@ class Passes:
         shape = (small_shape if self.alone else stream_shape)(device.dtype, device.precision)
         self.shape: AnyShape | LoneShape = shape
         self.shared = dynamic_bytes(shape, device.dtype)
-        self._way: Samples | Layered | Narrow
+        self._way: Way
         if self.alone:
             piece = batch if whole else min(batch, block_rows or batch)
             self._way = Samples(device, objective, made, shape, batch, piece, 1)
