@@ -4,14 +4,18 @@ Its own blocks look all the time for threads that have come to a barrier, and th
 Here the threads of a block hand one baton around: each runs up to the next barrier, and then the next one does. They
 take turns from the first to the last or the other way round, as a hash of the round says. So what one thread writes and
 another reads, with no barrier between, comes too early in some rounds and too late in others.
+
+The shared memory of a launch and the threads' own arrays are NaN, or -1, before anything is written: on a GPU they hold
+whatever was there.
 """
 
 import threading
 
 import numpy as np
 from numba.cuda.simulator import kernel as simulator
+from numba.cuda.simulator import kernelapi
 
-__all__ = ["Block"]
+__all__ = ["Block", "Local", "Shared"]
 
 
 class _Thread(simulator.BlockThread):
@@ -84,4 +88,21 @@ class Block(simulator.BlockManager):
         following.turn.release()
 
 
+def _poisoned(array):
+    array.view(np.uint8)[...] = 0xFF
+    return array
+
+
+class Shared(kernelapi.FakeCUDAShared):
+    def __init__(self, dynshared_size):
+        super().__init__(dynshared_size)
+        _poisoned(self._dynshared)
+
+
+class Local(kernelapi.FakeCUDALocal):
+    def array(self, *arguments, **options):
+        return _poisoned(super().array(*arguments, **options))
+
+
 simulator.BlockManager = Block
+kernelapi.FakeCUDAShared, kernelapi.FakeCUDALocal = Shared, Local

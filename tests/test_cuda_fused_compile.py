@@ -52,6 +52,27 @@ def test_forward(compiler, width, precision, capability, tmp_path):
     check(fused.forward_kernel(shape, activations), signature, shape, capability, "forward", tmp_path)
 
 
+def check_float32(kernel, signature, threads, capability, name, folder):
+    """Nothing is float64 or a tensor core's, and all that a thread has is in registers; returns the machine code."""
+    assert kernel.targetoptions["launch_bounds"][0] == threads
+    code = machine_code(kernel, signature, capability)
+    print(f"{name}, float32: {code.registers} registers")
+    assert ".f64" not in code.ptx
+    assert "tanh.approx" not in code.ptx
+    assert (code.local, code.stores, code.loads) == (0, 0, 0)
+    assert code.registers <= 65536 // threads
+    sass = code.sass(folder)
+    assert not float64_instructions(sass)
+    assert tensor_core_products(sass) == 0
+    return sass
+
+
+def products_and_loads(sass):
+    """Of each stretch of machine code with no label in it: products, and loads of four numbers from shared memory."""
+    stretches = re.findall(r"(?:^(?!\.L_).*\n)+", sass, re.MULTILINE)
+    return {(each.count("FFMA"), each.count("LDS.128")) for each in stretches}
+
+
 @pytest.mark.parametrize("capability", [HOPPER, AMPERE], ids=lambda pair: "sm_{}{}".format(*pair))
 @pytest.mark.parametrize("names", [(), ("gelu", "tanh")])
 def test_forward_in_float32(compiler, names, capability, tmp_path):
@@ -64,19 +85,9 @@ def test_forward_in_float32(compiler, names, capability, tmp_path):
     kernel = fused_float32.forward_kernel(tuple(map(fn.activations.get, names)))
     threads = 32 * fused_float32.MOST_WARPS
     assert kernel.targetoptions["launch_bounds"][0] == threads
-    code = machine_code(kernel, signature, capability)
-    print(f"forward, float32: {code.registers} registers")
-    assert ".f64" not in code.ptx
-    assert "tanh.approx" not in code.ptx
-    assert (code.local, code.stores, code.loads) == (0, 0, 0)
-    assert code.registers <= 65536 // threads
-    sass = code.sass(tmp_path)
-    assert not float64_instructions(sass)
-    assert tensor_core_products(sass) == 0
-    # The loop of the widest cut: 256 products of 8 rows and 8 columns along 4 k, and 16 loads of four numbers.
-    loops = re.findall(r"(?:^(?!\.L_).*\n)+", sass, re.MULTILINE)
-    products = max((each.count("FFMA"), each.count("LDS.128")) for each in loops)
-    assert products == (256, 16)
+    sass = check_float32(kernel, signature, threads, capability, "forward", tmp_path)
+    # Of 8 rows and 8 columns along 8 k, in the loop of the widest cut.
+    assert (512, 32) in products_and_loads(sass)
 
 
 # Width, precision, warps and parts, loss, activations beside ReLU, capability.
@@ -107,3 +118,30 @@ def test_training(compiler, width, precision, warps, parts, loss, activations, c
     formula = None if loss == "cross_entropy" else KINDS[loss]
     kernel = fused_training.training_kernel(shape, tuple(fn.activations.get(name) for name in activations), formula)
     check(kernel, signature, shape, capability, f"training, {loss}, {activations}", tmp_path)
+
+
+# Width, loss, activations beside ReLU, capability.
+TRAINING_IN_FLOAT32 = [
+    (64, "mse", (), HOPPER),
+    (64, "cross_entropy", ("gelu", "tanh"), HOPPER),
+    (32, "cross_entropy", ("tanh",), HOPPER),
+    (64, "huber", ("elu",), AMPERE),
+]
+
+
+@pytest.mark.parametrize("width, loss, names, capability", TRAINING_IN_FLOAT32)
+def test_training_in_float32(compiler, width, loss, names, capability, tmp_path):
+    from numba.cuda import types
+
+    from fastnn.cuda import fused_float32_training as fused
+
+    reals, indices, n, real = types.float32[::1], types.int64[::1], types.int64, types.float32
+    head = (indices, n, n, indices, n, *(reals,) * 4, indices, *(n,) * 5)
+    signature = types.void(*head, real, reals, n, reals, reals)
+    shape = fused.TrainingShape(width, 8, 1)
+    source = fn.losses.get(loss).resolve("identity", 3).source
+    kernel = fused.training_kernel(shape, tuple(map(fn.activations.get, names)), source)
+    sass = check_float32(kernel, signature, shape.threads, capability, f"training, {loss}, {names}", tmp_path)
+    # Of 4 rows of the gradients of weights, in a loop; of 8 k forwards or backwards.
+    assert (width * 4, 8 + width // 8) in products_and_loads(sass)
+    assert any(products == width * 2 and loads <= 16 for products, loads in products_and_loads(sass))

@@ -291,7 +291,8 @@ KEYS = """
 import json
 import numpy as np
 import fastnn as fn
-from fastnn.cuda import _kept, fused, fused_float32, fused_training, population, scan, targets, arrays
+from fastnn.cuda import _kept, fused, fused_float32, fused_float32_training, fused_training, population, scan, targets
+from fastnn.cuda import arrays
 from test_cuda_compile_engine import kernels
 
 made = {}
@@ -302,7 +303,11 @@ for precision in (None, "tf32", "bf16", "fp16"):
         made[f"narrow forward, {precision}"] = fused.forward_kernel(fused.shape_for(32, precision), gelu)
         shape = fused_training.TrainingShape(32, precision, 8, 1)
         made[f"narrow training, {precision}"] = fused_training.training_kernel(shape, gelu, None)
-made["narrow forward"] = fused_float32.forward_kernel((fn.activations.get("gelu"),))
+made["narrow forward"] = fused_float32.forward_kernel(gelu)
+shape = fused_float32_training.TrainingShape(32, 8, 1)
+for loss in ("mse", "cross_entropy"):
+    source = fn.losses.get(loss).resolve("identity", 3).source
+    made[f"narrow training, {loss}"] = fused_float32_training.training_kernel(shape, gelu, source)
 made |= {"float64, " + name: found[0] for name, found in kernels("float64").items()}
 made |= {"finite": scan.finite, "weights": scan.weights, "targets": scan.targets(np.float32, np.float32)}
 made |= {"signs": targets._signs(np.float32), "pick": arrays._pick, "convert": arrays._converter(np.float32)}

@@ -22,6 +22,7 @@ import numpy as np
 
 from fastnn import _rows as row
 from fastnn.activations import ActivationFunction
+from fastnn.cuda import fused
 from fastnn.cuda._jit import (
     SIMULATED,
     cuda,
@@ -103,28 +104,31 @@ class Layout(NamedTuple):
 def layout_for(description: Description, most_bytes: int) -> Layout | None:
     """The layout with most warps that fits into so much shared memory; None if there is none."""
     width = next((each for each in _WIDTHS if each >= description.width), 0)
-    rows = description.table.reshape(-1, COLUMNS - 2).tolist()
-    parts = [(layer, i) for layer, q in enumerate(rows) for i in range(0, q[N_IN], _PART_ROWS)]
     for warps in _WARPS:
-        if width and len(parts) <= warps:
-            found = _lay_out(description, TrainingShape(width, warps, 1), parts)
+        if width and len(_parts(description)) <= warps:
+            found = lay_out(description, TrainingShape(width, warps, 1))
             if found.shared_bytes <= most_bytes:
-                return found
+                return lay_out(description, TrainingShape(width, 1, warps)) if SIMULATED else found  # threads are dear
     return None
 
 
-def _lay_out(description: Description, shape: TrainingShape, parts: list[tuple[int, int]]) -> Layout:
-    if SIMULATED:  # where a thread is dear
-        shape = shape._replace(warps=1, parts=shape.warps)
+def _parts(description: Description) -> list[tuple[int, int]]:
+    """The layer and the first row of each part."""
+    layers = description.table.reshape(-1, fused.COLUMNS)[:, N_IN].tolist()
+    return [(layer, i) for layer, n_in in enumerate(layers) for i in range(0, n_in, _PART_ROWS)]
+
+
+def lay_out(description: Description, shape: TrainingShape) -> Layout:
+    """A network for blocks of this shape, whose warps own parts enough."""
     table, weights = table_of(description, shape.line)
     for_loss = np.zeros(row.WIDTH, np.int64)
     for_loss[row.N_OUT] = table.reshape(-1, COLUMNS)[-1, N_OUT]
-    shares = shape.warps * shape.parts // len(parts)
-    pieces = np.full((shape.parts, shape.warps, PART), -1, np.int64)
+    parts, warps = _parts(description), shape.warps
+    shares = warps * shape.parts // len(parts)
+    pieces = np.full((warps * shape.parts, PART), -1, np.int64)
     for k, (share, part) in enumerate((share, part) for share in range(shares) for part in parts):
-        pieces[k // shape.warps, k % shape.warps] = *part, share
-    owned = np.ascontiguousarray(pieces.swapaxes(0, 1)).reshape(-1)
-    return Layout(shape, np.append(table, for_loss), weights, owned, shares)
+        pieces[k % warps * shape.parts + k // warps] = *part, share
+    return Layout(shape, np.append(table, for_loss), weights, pieces.reshape(-1), shares)
 
 
 def _all(functions):
