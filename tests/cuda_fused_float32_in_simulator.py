@@ -1,4 +1,4 @@
-"""`fastnn.cuda.fused_float32_training` in the simulator; `test_cuda_simulator` runs this file in its own process."""
+"""Training in `fastnn.cuda.fused_float32_training`; `test_cuda_simulator` runs this in the simulator."""
 
 import fused_reference as reference
 import numpy as np
@@ -6,14 +6,14 @@ import pytest
 
 import fastnn as fn
 from fastnn import losses
-from fastnn.cuda import fused_float32_training as fused
+from fastnn.cuda import fused_float32_layout as fused
 from fastnn.cuda import kernels
 from fastnn.cuda.fused_training import describe_training
 
 # NumPy warns where a GPU goes on with an infinity or a NaN.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
-MOST_BYTES = 227 * 1024
+MOST = 227 * 1024 // 4  # numbers in shared memory
 NONE = np.zeros(1, np.float32)
 ODD = [fn.Dense(13, "tanh"), fn.Dense(18, "relu"), fn.Dense(3)]
 
@@ -31,20 +31,20 @@ def data(n, n_inputs, n_outputs):
 
 def step(
     net, x, y, loss="mse", weights=None, order=None, first=0, count=None, scale=1.0, blocks=1, warps=1, labels=False,
-    vectors=None,
+    vectors=None, rows=4,
 ):  # fmt: skip
     """Loss and gradient by the kernel."""
     last = net._built().activations[-1]
     resolved = losses.get(loss).resolve("identity" if last is None else last.name, net.n_outputs)
     description = describe_training(net._built(), resolved.from_pre_activation)
-    shape = fused.layout_for(description, MOST_BYTES).shape
+    shape = fused.layout_for(description, rows, MOST).shape
     layout = fused.lay_out(description, shape._replace(warps=warps, parts=-(-shape.parts // warps)))
     partials = np.full((blocks * layout.shares, net.n_parameters), np.nan, np.float32)
     found = np.full(blocks, np.nan, np.float32)
     flags = labels * kernels.LABELS | (weights is not None) * kernels.WEIGHTED | (order is not None) * kernels.ORDERED
-    kernel = fused.training_kernel(layout.shape, description.activations, resolved.source)
-    kernel[blocks, layout.shape.threads, 0, layout.shared_bytes](
-        layout.table, layout.n_layers, layout.weights, layout.pieces, layout.shares, net.parameters, x.reshape(-1),
+    kernel = kernels.narrow_kernel(layout.shape, description.activations, resolved.source)
+    kernel[blocks, layout.shape.threads, 0, 4 * (layout.shape.shared + layout.size)](
+        layout.table, layout.n_layers, layout.weights, layout.shares, net.parameters, x.reshape(-1),
         y.reshape(-1), NONE if weights is None else weights, np.zeros(1, np.int64) if order is None else order,
         y.shape[1], flags, x.shape[1] % 4 == 0 if vectors is None else vectors, first,
         len(x) if count is None else count, np.float32(scale), np.array(resolved.parameter_values, np.float32),
@@ -61,24 +61,25 @@ def check(net, x, y, found, weights=None, scale=1.0, loss="mse", smoothing=0.0):
 
 
 @pytest.mark.parametrize("n", [1, 8, 37])
-def test_rows_that_fill_no_piece(n):
+@pytest.mark.parametrize("rows", [4, 8])
+def test_rows_that_fill_no_piece(n, rows):
     net = network(ODD, 7)
     x, y = data(n, 7, 3)
-    check(net, x, y, step(net, x, y, scale=1 / 32), scale=1 / 32)
+    check(net, x, y, step(net, x, y, scale=1 / 32, rows=rows), scale=1 / 32)
 
 
 @pytest.mark.parametrize(
     "widths", [(1, 1), (16, 20, 17), (12, 32, 5, 16), (33, 64, 40), (64, 17, 61), (60, 3, 64, 4), (32,) * 9]
 )
-@pytest.mark.parametrize("bias", [False, True])
-def test_widths(widths, bias):
+@pytest.mark.parametrize(("bias", "rows"), [(False, 8), (True, 8), (True, 4)])
+def test_widths(widths, bias, rows):
     """Both classes of widths; few outputs and many, whole vectors and not; a part for each layer, or two."""
     n_in, *hidden, n_out = widths
     net = network([*(fn.Dense(n, "sigmoid", bias=bias) for n in hidden), fn.Dense(n_out, bias=bias)], n_in)
     x, y = data(11, n_in, n_out)
-    found = step(net, x, y)
+    found = step(net, x, y, rows=rows)
     check(net, x, y, found)
-    for a, b in zip(found, step(net, x, y, vectors=False), strict=True):
+    for a, b in zip(found, step(net, x, y, vectors=False, rows=rows), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -86,7 +87,7 @@ def test_widths(widths, bias):
 def test_cut_as_for_a_gpu(blocks, warps):
     """More blocks than one, and pieces of several warps: some of the last have no rows."""
     net = network(ODD, 7)
-    x, y = data(8 * warps * (blocks + 1) + 3, 7, 3)
+    x, y = data(4 * warps * (blocks + 1) + 3, 7, 3)
     check(net, x, y, step(net, x, y, blocks=blocks, warps=warps))
 
 
@@ -145,9 +146,9 @@ def test_rows_of_weight_zero(loss):
 
 
 def test_which_networks():
-    def fits(layers, n_inputs=8):
+    def fits(layers, n_inputs=8, rows=8):
         description = describe_training(fn.Sequential(layers, n_inputs=n_inputs)._built(), False)
-        return fused.layout_for(description, MOST_BYTES) is not None
+        return fused.layout_for(description, rows, MOST) is not None
 
     assert fits(ODD)
     assert fits([fn.Dense(64)] * 4, 64)
@@ -157,6 +158,7 @@ def test_which_networks():
     assert not fits([fn.Dense(65)])
     assert not fits([fn.Dense(4)], 65)
     description = describe_training(fn.Sequential(ODD, n_inputs=8)._built(), False)
-    most = fused.lay_out(description, fused.TrainingShape(32, 4, 1)).shared_bytes
-    assert fused.layout_for(description, most).shape.parts == 4  # here a warp stands for all
-    assert fused.layout_for(description, most - 4) is None
+    least = fused.lay_out(description, fused.NarrowShape(32, 4, 1, 8))
+    most = least.shape.shared + least.size + least.shares * 1000
+    assert fused.layout_for(description, 8, most, 1000).shape.parts == 4  # here a warp stands for all
+    assert fused.layout_for(description, 8, most - 1, 1000) is None

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 from machine_code import AMPERE, HOPPER, compiler, float64_instructions, machine_code, tensor_core_products
 
@@ -120,28 +121,38 @@ def test_training(compiler, width, precision, warps, parts, loss, activations, c
     check(kernel, signature, shape, capability, f"training, {loss}, {activations}", tmp_path)
 
 
-# Width, loss, activations beside ReLU, capability.
+# Width, one block alone, loss, activations beside ReLU, capability.
 TRAINING_IN_FLOAT32 = [
-    (64, "mse", (), HOPPER),
-    (64, "cross_entropy", ("gelu", "tanh"), HOPPER),
-    (32, "cross_entropy", ("tanh",), HOPPER),
-    (64, "huber", ("elu",), AMPERE),
+    (64, False, "mse", (), HOPPER),
+    (64, False, "cross_entropy", ("gelu", "tanh"), HOPPER),
+    (32, False, "cross_entropy", ("tanh",), HOPPER),
+    (64, False, "huber", ("elu",), AMPERE),
+    (64, True, "mse", ("gelu",), HOPPER),
+    (64, True, "cross_entropy", ("gelu",), AMPERE),
+    (32, True, "mse", ("tanh",), HOPPER),
 ]
 
 
-@pytest.mark.parametrize("width, loss, names, capability", TRAINING_IN_FLOAT32)
-def test_training_in_float32(compiler, width, loss, names, capability, tmp_path):
+@pytest.mark.parametrize("width, alone, loss, names, capability", TRAINING_IN_FLOAT32)
+def test_training_in_float32(compiler, width, alone, loss, names, capability, tmp_path):
     from numba.cuda import types
 
-    from fastnn.cuda import fused_float32_training as fused
+    from fastnn.cuda import kernels
+    from fastnn.cuda.fused_float32_layout import NarrowShape
 
     reals, indices, n, real = types.float32[::1], types.int64[::1], types.int64, types.float32
-    head = (indices, n, n, indices, n, *(reals,) * 4, indices, *(n,) * 5)
-    signature = types.void(*head, real, reals, n, reals, reals)
-    shape = fused.TrainingShape(width, 8, 1)
-    source = fn.losses.get(loss).resolve("identity", 3).source
-    kernel = fused.training_kernel(shape, tuple(map(fn.activations.get, names)), source)
+    activations, source = tuple(map(fn.activations.get, names)), fn.losses.get(loss).resolve("identity", 3).source
+    if alone:
+        shape = NarrowShape(width, 8, 1, 4)
+        signature = types.void(indices, *(reals,) * 6, indices, reals, types.uint64[::1], *(n,) * 6)
+        kernel = kernels.train_kernel(np.float32, shape, activations, source, fn.Adam(amsgrad=True).rule)
+    else:
+        shape = NarrowShape(width, 8, 1, 8)
+        head = (indices, n, n, n, *(reals,) * 4, indices, *(n,) * 5)
+        signature = types.void(*head, real, reals, n, reals, reals)
+        kernel = kernels.narrow_kernel(shape, activations, source)
     sass = check_float32(kernel, signature, shape.threads, capability, f"training, {loss}, {names}", tmp_path)
-    # Of 4 rows of the gradients of weights, in a loop; of 8 k forwards or backwards.
-    assert (width * 4, 8 + width // 8) in products_and_loads(sass)
-    assert any(products == width * 2 and loads <= 16 for products, loads in products_and_loads(sass))
+    found = products_and_loads(sass)
+    # Of 4 rows of the gradients of weights, in a loop; of 8 k forwards and backwards.
+    assert (width * 4, 8 + width // 8) in found
+    assert (32 * shape.lane_rows, 2 * (4 + shape.lane_rows)) in found

@@ -291,8 +291,9 @@ KEYS = """
 import json
 import numpy as np
 import fastnn as fn
-from fastnn.cuda import _kept, fused, fused_float32, fused_float32_training, fused_training, population, scan, targets
+from fastnn.cuda import _kept, fused, fused_float32, fused_float32_layout, fused_training, population, scan, targets
 from fastnn.cuda import arrays
+from fastnn.cuda import kernels as kernels_module
 from test_cuda_compile_engine import kernels
 
 made = {}
@@ -304,10 +305,12 @@ for precision in (None, "tf32", "bf16", "fp16"):
         shape = fused_training.TrainingShape(32, precision, 8, 1)
         made[f"narrow training, {precision}"] = fused_training.training_kernel(shape, gelu, None)
 made["narrow forward"] = fused_float32.forward_kernel(gelu)
-shape = fused_float32_training.TrainingShape(32, 8, 1)
+shape = fused_float32_layout.NarrowShape(32, 8, 1, 8)
 for loss in ("mse", "cross_entropy"):
     source = fn.losses.get(loss).resolve("identity", 3).source
-    made[f"narrow training, {loss}"] = fused_float32_training.training_kernel(shape, gelu, source)
+    made[f"narrow training, {loss}"] = kernels_module.narrow_kernel(shape, gelu, source)
+    alone = kernels_module.train_kernel(np.float32, shape, gelu, source, fn.Adam().rule)
+    made[f"narrow training alone, {loss}"] = alone
 made |= {"float64, " + name: found[0] for name, found in kernels("float64").items()}
 made |= {"finite": scan.finite, "weights": scan.weights, "targets": scan.targets(np.float32, np.float32)}
 made |= {"signs": targets._signs(np.float32), "pick": arrays._pick, "convert": arrays._converter(np.float32)}

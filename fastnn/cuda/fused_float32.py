@@ -32,7 +32,6 @@ from fastnn.cuda._jit import (
     load4,
     load_place4,
     place,
-    quotient,
     rolled,
     store,
     store4,
@@ -54,6 +53,9 @@ PLACE, LINE, COLUMNS = range(fused.COLUMNS, fused.COLUMNS + 3)
 X_IN_VECTORS, OUT_IN_VECTORS = 1, 2
 #: Warps of a block: 168 registers are left for each thread. Fewer where the weights leave no memory for so many.
 MOST_WARPS, FEWEST_WARPS = (1, 1) if SIMULATED else (12, 4)
+
+#: Of weights in global memory, for `make_stage`.
+LINES_FROM_AFAR = 8
 
 # From row to row of a warp's memory: the four rows that a warp reads at once lie in different banks.
 _LINE = WIDTH + 8
@@ -89,29 +91,39 @@ def warps_for(weights: int, most_bytes: int) -> int:
     return max(warps, 0) if warps >= FEWEST_WARPS else 0
 
 
-@device
-def stage(table, n_layers, state, shared, t, threads):
-    """Weights and biases to shared memory, with zeros around."""
-    held = cuda.local.array(_AT_ONCE, types.float32)
-    for layer in range(n_layers):
-        q = layer * COLUMNS
-        n_in, n_out, w, b = load(table, q + N_IN), load(table, q + N_OUT), load(table, q + W), load(table, q + B)
-        begin, line = load(table, q + PLACE), load(table, q + LINE)
-        last = (n_in + 3) & ~3
-        size = (last + 1) * line
-        for first in range(t, size, threads * _AT_ONCE):
-            for p in range(_AT_ONCE):
-                e = first + p * threads
-                k = quotient(e, line)
-                o = e - k * line
-                of_weights, of_biases = k < n_in and o < n_out, k == last and o < n_out and b >= 0
-                source = w + k * n_out + o if of_weights else b + o if of_biases else w  # no branch, so no wait
-                value = load(state, source)
-                held[p] = value if of_weights or of_biases else _ZERO
-            for p in range(_AT_ONCE):
-                e = first + p * threads
-                if e < size:
-                    store(shared, begin + e, held[p])
+def make_stage(lines_at_once: int) -> Any:
+    """``stage(table, layers, n_layers, state, shared, at, t, threads)``: weights and biases to shared memory.
+
+    They begin at ``at``, with zeros around; ``layers`` is the layers' place in the table. A warp takes a line, and
+    fetches ``lines_at_once`` of its own before it puts the first away. What lines have beyond a multiple of 32 is there
+    for the banks, and nobody reads it.
+    """
+
+    @device
+    def stage(table, layers, n_layers, state, shared, at, t, threads):
+        held = cuda.local.array(lines_at_once, types.float32)
+        lane, warp, warps = t & 31, t >> 5, threads >> 5
+        for q in range(layers, layers + n_layers * COLUMNS, COLUMNS):
+            n_in, n_out, w, b = load(table, q + N_IN), load(table, q + N_OUT), load(table, q + W), load(table, q + B)
+            begin, line = at + load(table, q + PLACE), load(table, q + LINE)
+            lines, wide = (n_in + 3) & ~3, line if line < 32 else line & ~31
+            for o in range(t, wide, threads):
+                inside = b >= 0 and o < n_out
+                bias = load(state, b + o if inside else w)  # no branch, so no wait
+                store(shared, begin + lines * line + o, bias if inside else _ZERO)
+            for first in range(warp, lines, warps * lines_at_once):
+                for o in range(lane, wide, 32):
+                    for p in range(lines_at_once):
+                        k = first + p * warps
+                        inside = k < n_in and o < n_out
+                        value = load(state, w + k * n_out + o if inside else w)
+                        held[p] = value if inside else _ZERO
+                    for p in range(lines_at_once):
+                        k = first + p * warps
+                        if k < lines:
+                            store(shared, begin + k * line + o, held[p])
+
+    return stage
 
 
 @device
@@ -297,14 +309,14 @@ def forward_kernel(activations: tuple[ActivationFunction, ...]) -> Any:
     warps, at most `MOST_WARPS`, and `shared_bytes`; any number of blocks will do.
     """
     wide, half, few = (_make_layer(cut, activations) for cut in _CUTS)
-    gather = make_gather(ROWS, _LINE)
+    gather, stage = make_gather(ROWS, _LINE), make_stage(LINES_FROM_AFAR)
 
     @kernel(32 * MOST_WARPS)
     def forward(table, n_layers, weights, state, x, n, out, vectors):
         shared = cuda.shared.array(0, types.float32)
         t, threads = np.int64(cuda.threadIdx.x), np.int64(cuda.blockDim.x)
         block, blocks = np.int64(cuda.blockIdx.x), np.int64(cuda.gridDim.x)
-        stage(table, n_layers, state, shared, t, threads)
+        stage(table, np.int64(0), n_layers, state, shared, np.int64(0), t, threads)
         cuda.syncthreads()
         lane, warp = t & 31, t >> 5
         # A number of A is read by lanes that differ in bits 0, 2 and 4, one of B by those that differ in 1 and 3.

@@ -1,16 +1,16 @@
-"""A training step of a narrow network in one launch, in float32: forward, loss, backward, gradients of parameters.
+"""Narrow networks in float32: a block of threads takes samples through forward pass, loss and backward pass.
 
 For dense layers up to 64 wide, with element-wise activations before the last layer and none behind it. The weights
-lie in a block's shared memory, and so do the inputs ``X`` and the gradients ``dY`` of all layers for 8 rows of each
-warp. Warps go forwards and backwards on their own. Then, after a barrier, each adds ``X^T dY`` over the rows of all
-warps, for its own part of the weights, to sums that it keeps in registers until all rows are done: two barriers for 64
-rows, and no atomic. Slopes of activations wait in the place of the ``dY`` that will replace them; ReLU needs none,
-because the next layer's input tells.
+lie in the block's shared memory, and so do the inputs ``X`` and the gradients ``dY`` of all layers for 4 or 8 rows of
+each warp. Warps go forwards and backwards on their own. Then, after a barrier, each adds ``X^T dY`` over the rows of
+all warps, for its own part of the weights, to sums that it keeps in registers until all rows are done: two barriers
+for 64 rows, and no atomic. Slopes of activations wait in the place of the ``dY`` that will replace them; ReLU needs
+none, because the next layer's input tells. `fastnn.cuda.kernels` launches this: many blocks for a batch, or one for
+many steps.
 
 What it should cost, for 64-64-64-64-64 and 2**18 rows on an H200: 11.8 G products, 400 us at 128 a clock and
-multiprocessor and 1.755 GHz. Beside 64 products of the ways forwards and backwards there are 8 loads of four numbers,
-which take as long as these products; beside 64 of the gradients 4. Loads in between and the ends of layers make
-500 us of it.
+multiprocessor and 1.755 GHz. Beside 64 products forwards or backwards there are 8 loads of four numbers, which take as
+long as these products; beside 64 of the gradients, 4. With what else there is to do it becomes 550 us.
 """
 
 from __future__ import annotations
@@ -22,13 +22,10 @@ import numpy as np
 
 from fastnn import _rows as row
 from fastnn.activations import ActivationFunction
-from fastnn.cuda import fused
 from fastnn.cuda._jit import (
-    SIMULATED,
     cuda,
     device,
     distance,
-    kernel,
     load,
     load4,
     load_place,
@@ -40,95 +37,37 @@ from fastnn.cuda._jit import (
     types,
 )
 from fastnn.cuda.elements import make_elements
-from fastnn.cuda.fused import ACTIVATION, FIRST, IDENTITY, N_IN, N_OUT, RELU, B, Description, W
-from fastnn.cuda.fused_float32 import COLUMNS, PLACE, make_gather, make_product, stage, table_of
-from fastnn.cuda.kernels import targets_of
+from fastnn.cuda.fused import ACTIVATION, FIRST, IDENTITY, N_IN, N_OUT, RELU, B, W
+from fastnn.cuda.fused_float32 import COLUMNS, PLACE, make_gather, make_product, make_stage
+from fastnn.cuda.fused_float32_layout import LAYER, PART, ROW, SHARE, NarrowShape
 from fastnn.cuda.lone import LoneShape
 from fastnn.cuda.loss import make_loss
 from fastnn.cuda.mma import meet, relu
 from fastnn.cuda.walk import Frame
 from fastnn.losses._base import Formula, RowLoops
 
-#: A part of the gradients of weights: its layer (-1: none), its first row, and which share of the samples it sums.
-LAYER, ROW, SHARE, PART = range(4)
-#: Rows that a warp takes forwards and backwards.
-ROWS = 8
-# Rows of a part; it has all columns.
-_PART_ROWS = 32
-_WIDTHS = (32, 64)
-# Blocks of so many warps are tried: a multiprocessor's registers allow 255 for each thread of 8.
-_WARPS = (8, 6, 4)
-# Outputs up to which a lane computes 4 columns of one row.
-_FEW = 16
 _ZERO = np.float32(0)
 
 
-class TrainingShape(NamedTuple):
-    """What a kernel is compiled for."""
+class Net(NamedTuple):
+    """What the device functions of a block work on."""
 
-    width: int
-    warps: int
-    parts: int  # of the gradients of weights, that a warp owns
-
-    @property
-    def threads(self) -> int:
-        return 32 * self.warps
-
-    @property
-    def line(self) -> int:
-        """From row to row in shared memory: on whole vectors, and in different banks."""
-        return self.width + 4
+    table: Any  # that of a `Layout` is part of it
+    layers: Any  # where that begins
+    n_layers: Any
+    shares: Any
+    shared: Any  # float32, the first `NarrowShape.shared` of it free to use
+    weights: Any  # where they begin in it
+    values: Any  # and where what lies behind them begins
+    t: Any  # this thread
 
 
-class Layout(NamedTuple):
-    """A network as the kernel takes it."""
+class Block(NamedTuple):
+    """Device functions, called by all threads of a block together; see `make_block`."""
 
-    shape: TrainingShape
-    table: np.ndarray  # as of `fused_float32.table_of`, and behind it a row of the plan for the loss
-    weights: int  # numbers that weights and biases take in shared memory
-    pieces: np.ndarray  # int64: who owns which part, a row of `PART` for each of a warp's parts, warp after warp
-    shares: int  # gradients that a block leaves: of shares of its samples
-
-    @property
-    def n_layers(self) -> int:
-        return (self.table.size - row.WIDTH) // COLUMNS
-
-    @property
-    def shared_bytes(self) -> int:
-        """Dynamic shared memory: weights, X and dY of each layer, sums for biases, a number for each thread."""
-        shape, n_layers = self.shape, self.n_layers
-        values = 2 * n_layers * ROWS * shape.warps * shape.line
-        return 4 * (self.weights + values + n_layers * shape.width + shape.threads)
-
-
-def layout_for(description: Description, most_bytes: int) -> Layout | None:
-    """The layout with most warps that fits into so much shared memory; None if there is none."""
-    width = next((each for each in _WIDTHS if each >= description.width), 0)
-    for warps in _WARPS:
-        if width and len(_parts(description)) <= warps:
-            found = lay_out(description, TrainingShape(width, warps, 1))
-            if found.shared_bytes <= most_bytes:
-                return lay_out(description, TrainingShape(width, 1, warps)) if SIMULATED else found  # threads are dear
-    return None
-
-
-def _parts(description: Description) -> list[tuple[int, int]]:
-    """The layer and the first row of each part."""
-    layers = description.table.reshape(-1, fused.COLUMNS)[:, N_IN].tolist()
-    return [(layer, i) for layer, n_in in enumerate(layers) for i in range(0, n_in, _PART_ROWS)]
-
-
-def lay_out(description: Description, shape: TrainingShape) -> Layout:
-    """A network for blocks of this shape, whose warps own parts enough."""
-    table, weights = table_of(description, shape.line)
-    for_loss = np.zeros(row.WIDTH, np.int64)
-    for_loss[row.N_OUT] = table.reshape(-1, COLUMNS)[-1, N_OUT]
-    parts, warps = _parts(description), shape.warps
-    shares = warps * shape.parts // len(parts)
-    pieces = np.full((warps * shape.parts, PART), -1, np.int64)
-    for k, (share, part) in enumerate((share, part) for share in range(shares) for part in parts):
-        pieces[k % warps * shape.parts + k // warps] = *part, share
-    return Layout(shape, np.append(table, for_loss), weights, pieces.reshape(-1), shares)
+    begin: Any
+    add: Any
+    write: Any
 
 
 def _all(functions):
@@ -145,7 +84,7 @@ def _all(functions):
     return both
 
 
-def _make_forward(width, line, rows, activations):
+def _make_forward(line, rows, activations):
     """``forward(shared, source, target, slopes, weights, n_in, n_out, code, i, j)``: a lane's rows and 4 columns."""
     size = 4 * rows
     counted = np.uint64(size)
@@ -284,148 +223,142 @@ def _make_learn(width, line, part):
 def _make_part(shape, part):
     """What a warp does with its part of that number: ``learn`` from rows of all warps, and ``write`` its sums."""
     width, warps, parts, line = shape.width, shape.warps, shape.parts, shape.line
-    groups, slot = width // 32, ROWS * warps * line
-    columns, begin, all_rows = 4 * groups, part * 32 * groups, ROWS * warps
-    add = _make_learn(width, line, part)
+    all_rows, columns, begin = shape.rows * warps, width // 8, part * width
+    slot, learn_rows = all_rows * line, _make_learn(width, line, part)
 
     @device
-    def learn(pieces, shared, xs, ys, warp, rows, shares, i, j, sums):
-        t = (warp * parts + part) * PART
-        layer, share = load(pieces, t + LAYER), load(pieces, t + SHARE)
-        if layer >= 0:
-            first = share * all_rows // shares
-            count = min((share + 1) * all_rows // shares, rows) - first
-            at = layer * slot + first * line
-            add(shared, xs + at + load(pieces, t + ROW) + i, ys + at + j, count, sums)
+    def owned(net):
+        """Layer, first row and share."""
+        q = net.layers + net.n_layers * COLUMNS + row.WIDTH + ((net.t >> 5) * parts + part) * PART
+        return load(net.table, q + LAYER), load(net.table, q + ROW), load(net.table, q + SHARE)
 
     @device
-    def write(table, pieces, partials, block, n_parameters, warp, shares, i, j, sums):
-        t = (warp * parts + part) * PART
-        layer, share = load(pieces, t + LAYER), load(pieces, t + SHARE)
+    def learn(net, rows, i, j, sums):
+        layer, i0, share = owned(net)
         if layer >= 0:
-            q = layer * COLUMNS
-            n_in, n_out = load(table, q + N_IN), load(table, q + N_OUT)
-            at = (block * shares + share) * n_parameters + load(table, q + W)
+            first = share * all_rows // net.shares
+            count = min((share + 1) * all_rows // net.shares, rows) - first
+            x = net.values + layer * slot + first * line
+            learn_rows(net.shared, x + i0 + i, x + net.n_layers * slot + j, count, sums)
+
+    @device
+    def write(net, out, at, n_parameters, i, j, sums):
+        layer, i0, share = owned(net)
+        if layer >= 0:
+            q = net.layers + layer * COLUMNS
+            n_in, n_out = load(net.table, q + N_IN), load(net.table, q + N_OUT)
+            begins = at + share * n_parameters + load(net.table, q + W)
             for r in range(8):
-                k = load(pieces, t + ROW) + i + (r >> 2) * 16 + (r & 3)
+                k = i0 + i + (r >> 2) * 16 + (r & 3)
                 for s in range(columns):
                     o = j + (s >> 2) * 32 + (s & 3)
                     if k < n_in and o < n_out:
-                        store(partials, at + k * n_out + o, sums[begin + r * columns + s])
+                        store(out, begins + k * n_out + o, sums[begin + r * columns + s])
 
     return learn, write
 
 
 @cache
-def training_kernel(
-    shape: TrainingShape, activations: tuple[ActivationFunction, ...], source: Formula | RowLoops
-) -> Any:
-    """The kernel that computes losses and gradients of some samples.
+def make_block(
+    shape: NarrowShape, activations: tuple[ActivationFunction, ...], source: Formula | RowLoops, lines_at_once: int
+) -> Block:
+    """The functions for blocks of this shape; ``lines_at_once`` of weights are fetched.
 
-    ``train(table, n_layers, begin, pieces, shares, state, x, y, weights, order, columns, flags, vectors, first, count,
-    scale, reals, n_parameters, partials, losses)``, with arrays that are flat and, where not said otherwise, float32:
-
-    - ``table``, ``n_layers``, ``begin`` (the size of weights), ``pieces`` and ``shares`` from a `Layout`;
-    - ``state``: the parameters; ``x``, ``y``, ``weights``, ``order``, ``columns`` and ``flags`` as in
-      `fastnn.cuda.kernels`; ``vectors``: rows of x begin on 16 bytes;
-    - ``first``, ``count``: the samples, as places of the order; ``scale`` of the mean loss; ``reals``: the loss's four
-      parameters;
-    - ``partials`` (blocks * shares, n_parameters) and ``losses`` (blocks,): what is to be added up.
-
-    Launched with ``shape.threads`` threads and as much shared memory as the layout says; as many blocks as there are
-    multiprocessors, or fewer.
+    ``begin(net, state)`` fetches weights and biases; a barrier must follow. ``add(net, reals, numbers, x, targets,
+    vectors, first, count, scale, block, blocks, sums)`` takes this block's of ``count`` samples from place ``first`` of
+    the order on, adds their gradients, times ``scale``, to ``sums`` (local array of ``shape.parts * shape.width``) and
+    to shared memory, and returns this thread's share of the sum of losses; ``numbers`` is where in ``reals`` the loss's
+    parameters begin, and ``vectors`` says that rows of x begin on 16 bytes. ``write(net, out, at, n_parameters, sums)``
+    puts the gradients of all shares of the samples, one after the other, to ``out`` from ``at`` on.
     """
-    width, warps, line, threads = shape.width, shape.warps, shape.line, shape.threads
-    lane_rows, column_bits, all_rows = width // 16, width.bit_length() - 1, ROWS * warps
-    mine, slot, n_sums = ROWS * line, ROWS * warps * line, shape.parts * width
-    gather, backward = make_gather(ROWS, line), _make_backward(width, line, lane_rows)
-    wide, few = (_make_forward(width, line, rows, activations) for rows in (lane_rows, 1))
-    loss_of = make_loss(np.float32, LoneShape(32, 1, 4, ROWS), source)
+    width, line, threads, warp_rows, lane_rows = shape.width, shape.line, shape.threads, shape.rows, shape.lane_rows
+    column_bits, all_rows, few_bits = width.bit_length() - 1, warp_rows * shape.warps, 5 - warp_rows.bit_length() + 1
+    mine, slot, few_lanes = warp_rows * line, all_rows * line, 32 // warp_rows
+    gather, backward = make_gather(warp_rows, line), _make_backward(width, line, lane_rows)
+    stage = make_stage(lines_at_once)
+    wide, few = (_make_forward(line, rows, activations) for rows in (lane_rows, 1))
+    loss_of = make_loss(np.float32, LoneShape(32, 1, 4, warp_rows), source)
     learners, writers = zip(*(_make_part(shape, part) for part in range(shape.parts)), strict=True)
-    learn, write = _all(learners), _all(writers)
+    learn_part, write_part = _all(learners), _all(writers)
 
-    @kernel(threads)
-    def train(
-        table, n_layers, begin, pieces, shares, state, x, y, weights, order, columns, flags, vectors, first, count,
-        scale, reals, n_parameters, partials, losses,
-    ):  # fmt: skip
-        shared = cuda.shared.array(0, types.float32)
-        t, zero, one = np.int64(cuda.threadIdx.x), np.int64(0), np.int64(1)
-        block, blocks = np.int64(cuda.blockIdx.x), np.int64(cuda.gridDim.x)
-        lane, warp = t & 31, t >> 5
-        targets = targets_of(flags, y, columns, weights, order)
-        last, n_in, end = (n_layers - 1) * COLUMNS, load(table, N_IN), first + count
-        xs, ys = begin, begin + n_layers * slot
-        of_biases = ys + n_layers * slot
-        scratch = of_biases + n_layers * width
-        stage(table, n_layers, state, shared, t, np.int64(threads))
-        for e in range(t, n_layers * width, threads):
-            store(shared, of_biases + e, _ZERO)
-        sums = cuda.local.array(n_sums, types.float32)
-        for e in range(n_sums):
-            sums[e] = _ZERO
-        total = _ZERO
+    @device
+    def begin(net, state):
+        stage(net.table, net.layers, net.n_layers, state, net.shared, net.weights, net.t, np.int64(threads))
+        of_biases = net.values + 2 * net.n_layers * slot
+        for e in range(net.t, net.n_layers * width, threads):
+            store(net.shared, of_biases + e, _ZERO)
+
+    @device
+    def part_place(t):
+        """Of a part, a lane's first row and column; of each, neighbours or lanes that are two apart have the same."""
+        return ((t >> 1 & 1) | (t >> 2 & 2)) * 4, ((t & 1) | (t >> 1 & 2) | (t >> 2 & 4)) * 4
+
+    @device
+    def add(net, reals, numbers, x, targets, vectors, first, count, scale, block, blocks, sums):
+        table, shared, n_layers, t, zero, one = net.table, net.shared, net.n_layers, net.t, np.int64(0), np.int64(1)
+        lane, own, total = t & 31, net.values + (t >> 5) * mine, _ZERO
+        behind, to_dy = net.layers + n_layers * COLUMNS, n_layers * slot  # from an X to its dY
+        n_in, end = load(table, net.layers + N_IN), first + count
         # Lanes that are neighbours, or two apart, read the same numbers: half the work for shared memory.
         if width == 64:
             i, column = (lane & 1) * lane_rows, lane >> 1
         else:
             i, column = ((lane & 1) | (lane >> 3 & 2)) * lane_rows, lane >> 1 & 7
-        part_i, part_j = ((lane >> 1 & 1) | (lane >> 2 & 2)) * 4, ((lane & 1) | (lane >> 1 & 2) | (lane >> 2 & 4)) * 4
-        cuda.syncthreads()
+        part_i, part_j = part_place(t)
         for piece in range(all_rows * block, count, all_rows * blocks):
-            own, before = warp * mine, first + piece + ROWS * warp
-            gather(shared, xs + own, x, order, targets.ordered, before, end, n_in, vectors != 0, lane)
+            before = first + piece + (t >> 5) * warp_rows
+            gather(shared, own, x, targets.order, targets.ordered, before, end, n_in, vectors, lane)
             meet()
-            for q in range(0, n_layers * COLUMNS, COLUMNS):
+            given = own
+            for q in range(net.layers, behind, COLUMNS):
                 n_here, n_out, code = load(table, q + N_IN), load(table, q + N_OUT), load(table, q + ACTIVATION)
-                layer, at = q // COLUMNS, load(table, q + PLACE)
-                given, slopes = xs + layer * slot + own, ys + layer * slot + own
-                into = slopes if q == last else given + slot
-                if n_out > _FEW:
+                at, slopes = net.weights + load(table, q + PLACE), given + to_dy
+                into = given + slot if q + COLUMNS < behind else slopes
+                if n_out > 4 * few_lanes:
                     wide(shared, given, into, slopes, at, n_here, n_out, code, i, 4 * column)
                 else:
-                    few(shared, given, into, slopes, at, n_here, n_out, code, lane >> 2, 4 * (lane & 3))
-            rows = max(min(np.int64(ROWS), end - before), zero)
+                    few(shared, given, into, slopes, at, n_here, n_out, code, lane >> few_bits,
+                        4 * (lane & (few_lanes - 1)))  # fmt: skip
+                given += slot
+            rows = max(min(np.int64(warp_rows), end - before), zero)
+            given -= slot
             f = Frame(
-                table, zero, reals, state, zero, zero, reals, zero, zero, shared, ys + (n_layers - 1) * slot + own,
-                np.int64(line), rows, shared[scratch : scratch + threads], lane, zero, one,
+                table, zero, reals, reals, zero, zero, reals, zero, zero, shared, given + to_dy, np.int64(line), rows,
+                shared[:threads], lane, zero, one,
             )  # fmt: skip
-            total += loss_of(f, n_layers * COLUMNS, targets, before, zero, scale)
+            total += loss_of(f, behind, targets, before, numbers, scale)
             meet()
-            for q in range(last, 0, -COLUMNS):
-                n_here, n_out, code = (
-                    load(table, q + N_IN),
-                    load(table, q + N_OUT),
-                    load(table, q - COLUMNS + ACTIVATION),
-                )
-                given = ys + q // COLUMNS * slot + own
-                before_it = xs + q // COLUMNS * slot + own
-                backward(shared, given, given - slot, before_it, load(table, q + PLACE), n_here, n_out, code, i, column)
+            for q in range(behind - COLUMNS, net.layers, -COLUMNS):
+                n_here, n_out, at = load(table, q + N_IN), load(table, q + N_OUT), load(table, q + PLACE)
+                d, code = given + to_dy, load(table, q - COLUMNS + ACTIVATION)
+                backward(shared, d, d - slot, given, net.weights + at, n_here, n_out, code, i, column)
+                given -= slot
             cuda.syncthreads()
             rows = min(np.int64(all_rows), count - piece)
-            learn(pieces, shared, xs, ys, warp, rows, shares, part_i, part_j, sums)
+            learn_part(net, rows, part_i, part_j, sums)
             for e in range(t, n_layers * width, threads):
                 layer, j = e >> column_bits, e & (width - 1)
-                if j < load(table, layer * COLUMNS + N_OUT):
-                    found, at = load(shared, of_biases + e), place(shared, ys + layer * slot + j)
+                if j < load(table, net.layers + layer * COLUMNS + N_OUT):
+                    to = net.values + 2 * to_dy + e
+                    found, at = load(shared, to), place(shared, net.values + to_dy + layer * slot + j)
                     for _ in range(rows):
                         found += load_place(shared, at)
                         at = np.int32(at + distance(shared, line))
-                    store(shared, of_biases + e, found)
+                    store(shared, to, found)
             cuda.syncthreads()
-        write(table, pieces, partials, block, n_parameters, warp, shares, part_i, part_j, sums)
-        for e in range(t, n_layers * width, threads):
-            q, j = (e >> column_bits) * COLUMNS, e & (width - 1)
-            if load(table, q + B) >= 0 and j < load(table, q + N_OUT):
-                for share in range(shares):
-                    found = load(shared, of_biases + e) if share == 0 else _ZERO
-                    store(partials, (block * shares + share) * n_parameters + load(table, q + B) + j, found)
-        store(shared, scratch + t, total)
-        cuda.syncthreads()
-        if t == 0:
-            total = _ZERO
-            for k in range(threads):
-                total += load(shared, scratch + k)
-            store(losses, block, scale * total)
+        return total
 
-    return train
+    @device
+    def write(net, out, at, n_parameters, sums):
+        i, j = part_place(net.t)
+        write_part(net, out, at, n_parameters, i, j, sums)
+        of_biases = net.values + 2 * net.n_layers * slot
+        for e in range(net.t, net.n_layers * width, threads):
+            q, o = net.layers + (e >> column_bits) * COLUMNS, e & (width - 1)
+            b = load(net.table, q + B)
+            if b >= 0 and o < load(net.table, q + N_OUT):
+                for share in range(net.shares):
+                    found = load(net.shared, of_biases + e) if share == 0 else _ZERO
+                    store(out, at + share * n_parameters + b + o, found)
+
+    return Block(begin, add, write)

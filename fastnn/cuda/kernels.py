@@ -16,8 +16,11 @@ from fastnn import _random
 from fastnn import _rows as row
 from fastnn.activations import ActivationFunction
 from fastnn.cuda import table as head
-from fastnn.cuda._jit import SIMULATED, cuda, device, kernel, load, store
+from fastnn.cuda._jit import SIMULATED, cuda, device, kernel, load, store, types
 from fastnn.cuda.elements import make_elements
+from fastnn.cuda.fused_float32 import LINES_FROM_AFAR
+from fastnn.cuda.fused_float32_layout import NarrowShape
+from fastnn.cuda.fused_float32_training import Net, make_block
 from fastnn.cuda.lone import LoneShape, whole_vectors
 from fastnn.cuda.loss import Targets, make_loss, sample_of
 from fastnn.cuda.product import AnyShape, shared_kind
@@ -148,7 +151,7 @@ def predict_kernel(
 
 
 def make_derive(
-    T: Any, shape: AnyShape, activations: tuple[ActivationFunction, ...], source: Formula | RowLoops
+    T: Any, shape: AnyShape | LoneShape, activations: tuple[ActivationFunction, ...], source: Formula | RowLoops
 ) -> Any:
     """``derive(...)``: some pieces of a batch through forward pass, loss and backward pass, by one block.
 
@@ -233,9 +236,81 @@ def derive_kernel(
     return run
 
 
+def _make_derive_narrow(
+    shape: NarrowShape, activations: tuple[ActivationFunction, ...], source: Formula | RowLoops
+) -> Any:
+    """`make_derive` for the one block of `train_kernel`, whose state and workspace lie in shared memory."""
+    begin, add, write = make_block(shape, activations, source, 4)
+    n_sums, threads = shape.parts * shape.width, shape.threads
+
+    @device
+    def derive(
+        table, reals, state, theta, work, x, targets, dx, start, count, scale, inverse, training, key, learns, wants,
+        block, blocks, shared, t,
+    ):  # fmt: skip
+        sums = cuda.local.array(n_sums, types.float32)
+        for e in range(n_sums):
+            sums[e] = np.float32(0)
+        at = threads + whole_vectors(np.int64(state.size)) + np.int64(work.size)
+        net = Net(
+            table, load(table, head.LAYERS), load(table, head.N_LAYERS), load(table, head.SHARES), shared, at,
+            at + load(table, head.N_WEIGHTS), t,
+        )  # fmt: skip
+        begin(net, state)
+        cuda.syncthreads()
+        numbers = load(table, head.LOSS)
+        mine = add(net, reals, numbers, x, targets, False, start, count, scale, block, blocks, sums)
+        write(net, work, load(table, head.GRADIENT), load(table, head.N_THETA), sums)
+        return mine
+
+    return derive
+
+
+@cache
+def narrow_kernel(shape: NarrowShape, activations: tuple[ActivationFunction, ...], source: Formula | RowLoops) -> Any:
+    """Losses and gradients of a batch for a narrow network in float32, to be added up by `fastnn.cuda.update`.
+
+    ``(table, n_layers, n_weights, shares, state, x, y, weights, order, columns, flags, vectors, first, count, scale,
+    reals, n_parameters, partials, losses)``. ``table`` and the three numbers behind it are those of a
+    `fused_float32_layout.Layout`; ``vectors``: rows of x begin on 16 bytes; ``first``, ``count``: the samples, as
+    places of the order; ``scale`` of the mean loss; ``reals``: the loss's parameters; ``partials`` (blocks * shares,
+    n_parameters) and ``losses`` (blocks,) are written.
+    """
+    begin, add, write = make_block(shape, activations, source, LINES_FROM_AFAR)
+    n_sums, threads = shape.parts * shape.width, shape.threads
+    block_sum = make_update(np.float32, shape, None).block_sum
+
+    @kernel(threads)
+    def run(
+        table, n_layers, n_weights, shares, state, x, y, weights, order, columns, flags, vectors, first, count, scale,
+        reals, n_parameters, partials, losses,
+    ):  # fmt: skip
+        shared = cuda.shared.array(0, types.float32)
+        t, at, zero = np.int64(cuda.threadIdx.x), np.int64(threads), np.int64(0)
+        block, blocks = np.int64(cuda.blockIdx.x), np.int64(cuda.gridDim.x)
+        sums = cuda.local.array(n_sums, types.float32)
+        for e in range(n_sums):
+            sums[e] = np.float32(0)
+        net = Net(table, zero, n_layers, shares, shared, at, at + n_weights, t)
+        begin(net, state)
+        cuda.syncthreads()
+        targets = targets_of(flags, y, columns, weights, order)
+        total = add(net, reals, zero, x, targets, vectors != 0, first, count, scale, block, blocks, sums)
+        write(net, partials, block * shares * n_parameters, n_parameters, sums)
+        total = block_sum(shared, t, scale * total)
+        if t == 0:
+            store(losses, block, total)
+
+    return run
+
+
 @cache
 def train_kernel(
-    T: Any, shape: AnyShape, activations: tuple[ActivationFunction, ...], source: Formula | RowLoops, rule: Any
+    T: Any,
+    shape: AnyShape | LoneShape | NarrowShape,
+    activations: tuple[ActivationFunction, ...],
+    source: Formula | RowLoops,
+    rule: Any,
 ) -> Any:
     """Many steps of small batches in one launch; each block trains a network of its own.
 
@@ -244,11 +319,15 @@ def train_kernel(
     ``step`` is the number of the first and ``keys`` the networks', for dropout. The networks' parts of the arrays in
     the plural lie one after the other, all of one length.
     """
-    derive, update = make_derive(T, shape, activations, source), make_update(T, shape, rule)
+    narrow, update = isinstance(shape, NarrowShape), make_update(T, shape, rule)
+    if isinstance(shape, NarrowShape):
+        derive = _make_derive_narrow(shape, activations, source)
+    else:
+        derive = make_derive(T, shape, activations, source)
     block_sum, penalty, scale_of = update.block_sum, update.penalty, update.scale_of
     gradient_scale, inverse_scale, adjust = update.gradient_scale, update.inverse_scale, update.adjust
     collect, apply, factor_of = update.collect, update.apply, update.factor_of
-    threads, lone = shape.threads, isinstance(shape, LoneShape)
+    threads, lone = shape.threads, narrow or isinstance(shape, LoneShape)
     move = make_move(threads)
 
     kind = shared_kind(T)
@@ -278,12 +357,18 @@ def train_kernel(
         order = orders[block * n_order : (block + 1) * n_order]
         schedule = schedules[block * n_schedule : (block + 1) * n_schedule]
         targets = targets_of(flags, y, columns, weights, order)
-        each = (n + batch - 1) // batch
+        each, parts = (n + batch - 1) // batch, load(table, head.SHARES) if narrow else one
+        scaled, clip = (flags & SCALED) != 0, load(table, head.CLIPS)
+        clips_norm = load(reals, clip + 1) < T(np.inf)
+        # Nothing is to be done with a gradient as it is; nobody reads it before the barrier of the sum of losses.
+        collects = (
+            parts > 1 or scaled or clips_norm or load(reals, clip) < T(np.inf) or load(table, head.PENALIZED) != 0
+        )
         for s in range(np.int64(schedule.size) // WIDTH):
             epoch, begin = (first + s) // each, (first + s) % each * batch
             start, count = (epoch * n if targets.ordered else zero) + begin, min(batch, n - begin)
-            scale = gradient_scale(table, work, schedule, s, (flags & SCALED) != 0)
-            inverse = inverse_scale(table, work, schedule, s, (flags & SCALED) != 0)
+            scale = gradient_scale(table, work, schedule, s, scaled)
+            inverse = inverse_scale(table, work, schedule, s, scaled)
             total = scale_of(schedule, s) * derive(
                 table, reals, state, zero, work, x, targets, x, start, count, scale, inverse, True,
                 np.uint64(_step_key(key, step + s)), True, False, zero, one, shared, t,
@@ -294,12 +379,14 @@ def train_kernel(
                 store(schedule, s * WIDTH + LOSS, total)
             if not math.isfinite(total):
                 break
-            squares = collect(table, reals, state, zero, work, one, inverse, t, np.int64(threads))
-            if (flags & SCALED) != 0 or load(reals, load(table, head.CLIPS) + 1) < T(np.inf):
-                squares = block_sum(shared, t, squares)
-            if (flags & SCALED) != 0 and t == 0:
+            squares = T(0)
+            if collects:
+                squares = collect(table, reals, state, zero, work, parts, inverse, t, np.int64(threads))
+                if scaled or clips_norm:
+                    squares = block_sum(shared, t, squares)
+            if scaled and t == 0:
                 adjust(table, work, math.isfinite(squares))
-            if (flags & SCALED) == 0 or math.isfinite(squares):
+            if not scaled or math.isfinite(squares):
                 factor = factor_of(table, reals, squares)
                 apply(table, state, zero, work, schedule, s, factor, t, np.int64(threads))
             cuda.syncthreads()

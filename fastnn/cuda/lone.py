@@ -25,6 +25,7 @@ from fastnn.cuda._jit import (
     rolled,
     store,
 )  # fmt: skip
+from fastnn.cuda.fused_float32_layout import NarrowShape
 
 # Neighbours that share a sum: of one warp, so that they exchange what they have without a barrier.
 _MOST_SHARES = 2 if SIMULATED else 32
@@ -64,7 +65,7 @@ def whole_vectors(n):
     return (n + 3) // 4 * 4
 
 
-def lone_bytes(shape: LoneShape, dtype: np.dtype[Any], n_state: int, n_work: int) -> int:
+def lone_bytes(shape: LoneShape | NarrowShape, dtype: np.dtype[Any], n_state: int, n_work: int) -> int:
     """Shared memory of a block that holds so many elements of a state and a workspace."""
     return (shape.shared + -(-n_state // 4) * 4 + n_work) * dtype.itemsize
 

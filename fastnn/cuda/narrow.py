@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fastnn import _rows as row
 from fastnn._objective import Objective
-from fastnn.cuda import fused, fused_float32, fused_float32_training, fused_training, kernels, streams, table
+from fastnn.activations import ActivationFunction
+from fastnn.cuda import fused, fused_float32, fused_training, kernels, streams, table
 from fastnn.cuda._jit import SIMULATED, allow_shared, most_shared, types
-from fastnn.cuda.fused_float32_training import Layout
+from fastnn.cuda.fused_float32_layout import Layout, layout_for
 from fastnn.losses._base import Formula
-from fastnn.plan import Plan
 
 if TYPE_CHECKING:
-    from fastnn.cuda.passes import Batch, Passes
+    from fastnn.cuda.passes import Batch, Device, Passes
 
 _INTEGERS, _REALS, _INTEGER, _REAL = types.int64[::1], types.float32[::1], types.int64, types.float32
 
@@ -31,14 +31,14 @@ class Forward:
 
     Parameters
     ----------
+    device : Device
     description : Description
-    precision : str
-    multiprocessors : int
     """
 
-    def __init__(self, description: fused.Description, precision: str, multiprocessors: int):
-        self._description, self._multiprocessors = description, multiprocessors
-        self._shape = fused.shape_for(description.width, precision)
+    def __init__(self, device: Device, description: fused.Description):
+        assert device.precision is not None
+        self._description, self._multiprocessors = description, device.multiprocessors
+        self._shape = fused.shape_for(description.width, device.precision)
         if SIMULATED:  # where a thread is dear
             self._shape = self._shape._replace(warps=1)
         self._bytes = fused.shared_bytes(self._shape, description.n_layers)
@@ -62,21 +62,19 @@ class Float32Forward:
 
     Parameters
     ----------
+    device : Device
     description : Description
     layers : ndarray
     weights : int
         As `fused_float32.table_of` gives them.
     warps : int
         Of a block.
-    multiprocessors : int
     """
 
-    def __init__(
-        self, description: fused.Description, layers: np.ndarray, weights: int, warps: int, multiprocessors: int
-    ):
+    def __init__(self, device: Device, description: fused.Description, layers: np.ndarray, weights: int, warps: int):
         self._n_in, self._n_out = description.table[fused.N_IN], description.table[-fused.COLUMNS :][fused.N_OUT]
         self._n_layers = description.n_layers
-        self._weights, self._warps, self._multiprocessors = weights, warps, multiprocessors
+        self._weights, self._warps, self._multiprocessors = weights, warps, device.multiprocessors
         self._bytes = fused_float32.shared_bytes(weights, warps)
         self._run = fused_float32.forward_kernel(description.activations)
         arguments = _INTEGERS, _INTEGER, _INTEGER, _REALS, _REALS, _INTEGER, _REALS, _INTEGER
@@ -94,25 +92,24 @@ class Float32Forward:
         )  # fmt: skip
 
 
-def forward(
-    plan: Plan, dtype: np.dtype[Any], precision: str | None, multiprocessors: int
-) -> Forward | Float32Forward | None:
+def forward(device: Device) -> Forward | Float32Forward | None:
     """What takes a network forwards; None for networks that are not narrow, dense and of float32."""
+    plan, precision = device.plan, device.precision
     description = fused.describe(plan)
-    if description is None or dtype != np.float32:
+    if description is None or device.dtype != np.float32:
         return None
     if precision is None:
         if description.width > fused_float32.WIDTH:
             return None
         layers, weights = fused_float32.table_of(description)
         warps = fused_float32.warps_for(weights, most_shared())
-        return Float32Forward(description, layers, weights, warps, multiprocessors) if warps else None
+        return Float32Forward(device, description, layers, weights, warps) if warps else None
     if not fused.eligible(plan, precision):
         return None
     shape = fused.shape_for(description.width, precision)
     if fused.shared_bytes(shape, description.n_layers) > most_shared():
         return None
-    return Forward(description, precision, multiprocessors)
+    return Forward(device, description)
 
 
 class Backward:
@@ -122,29 +119,27 @@ class Backward:
 
     Parameters
     ----------
-    plan : Plan
+    device : Device
     description : Description
     shape : TrainingShape
     objective : Objective
     batch : int
         Most samples of a batch.
-    multiprocessors : int
     """
 
     unscaled, space = True, 0
 
     def __init__(
         self,
-        plan: Plan,
+        device: Device,
         description: fused.Description,
         shape: fused_training.TrainingShape,
         objective: Objective,
         batch: int,
-        multiprocessors: int,
     ):
         self._description, self._shape, self._resolved = description, shape, objective.resolved
-        self._n_parameters, self.piece = np.int64(plan.n_parameters), batch
-        self.parts = self.losses = max(1, min(multiprocessors, -(-batch // (16 * shape.warps))))
+        self._n_parameters, self.piece = np.int64(device.plan.n_parameters), batch
+        self.parts = self.losses = max(1, min(device.multiprocessors, -(-batch // (16 * shape.warps))))
         self._bytes = fused_training.shared_bytes(shape, description.n_layers)
         source = objective.resolved.source
         loss = source if isinstance(source, Formula) else None
@@ -183,29 +178,28 @@ class Float32Backward:
 
     unscaled, space = False, 0
 
-    def __init__(self, plan: Plan, layout: Layout, description: fused.Description, objective: Objective, batch: int,
-                 multiprocessors: int):  # fmt: skip
-        self._layout, self._n_in, self._n_parameters = layout, plan.n_inputs, np.int64(plan.n_parameters)
-        self._rows, self.piece = fused_float32_training.ROWS * layout.shape.warps, batch
-        self.losses = max(1, min(multiprocessors, -(-batch // self._rows)))
-        self.parts = self.losses * layout.shares
-        source = objective.resolved.source
-        self._run = fused_float32_training.training_kernel(layout.shape, description.activations, source)
+    def __init__(self, device: Device, found: Laid, objective: Objective, batch: int):
+        self._layout, shape, self._n_in = found.layout, found.layout.shape, device.plan.n_inputs
+        self._rows, self.piece, self._n_parameters = shape.rows * shape.warps, batch, np.int64(device.plan.n_parameters)
+        self.losses = max(1, min(device.multiprocessors, -(-batch // self._rows)))
+        self.parts = self.losses * self._layout.shares
+        self._run = kernels.narrow_kernel(shape, found.activations, objective.resolved.source)
+        self._bytes = 4 * (shape.shared + self._layout.size)
         arguments = (
-            _INTEGERS, _INTEGER, _INTEGER, _INTEGERS, _INTEGER, *(_REALS,) * 4, _INTEGERS, *(_INTEGER,) * 5, _REAL,
-            _REALS, _INTEGER, _REALS, _REALS,
+            _INTEGERS, *(_INTEGER,) * 3, *(_REALS,) * 4, _INTEGERS, *(_INTEGER,) * 5, _REAL, _REALS, _INTEGER, _REALS,
+            _REALS,
         )  # fmt: skip
-        allow_shared(self._run, arguments, layout.shared_bytes)
-        self._table, self._pieces = streams.to_device(layout.table), streams.to_device(layout.pieces)
+        allow_shared(self._run, arguments, self._bytes)
+        self._table = streams.to_device(self._layout.table)
         self._reals = streams.to_device(np.array(objective.resolved.parameter_values, np.float32))
 
     def derive(self, passes: Passes, batch: Batch) -> tuple[int, int]:
         """One launch; returns how many gradients and losses it leaves."""
         layout = self._layout
         blocks = min(self.losses, -(-batch.size // self._rows))
-        self._run[blocks, layout.shape.threads, streams.current(), layout.shared_bytes](
-            self._table, np.int64(layout.n_layers), np.int64(layout.weights), self._pieces, np.int64(layout.shares),
-            batch.state, passes.x, passes.y, passes.weights, batch.order, passes.columns, np.int64(batch.flags),
+        self._run[blocks, layout.shape.threads, streams.current(), self._bytes](
+            self._table, *map(np.int64, (layout.n_layers, layout.weights, layout.shares)), batch.state, passes.x,
+            passes.y, passes.weights, batch.order, passes.columns, np.int64(batch.flags),
             np.int64(_in_groups(4, passes.x, self._n_in)), np.int64(batch.start), np.int64(batch.size),
             np.float32(_inverse(batch.weight)), self._reals, self._n_parameters, passes.part(table.GRADIENT),
             passes.part(table.PARTIAL_LOSSES),
@@ -213,28 +207,52 @@ class Float32Backward:
         return blocks * layout.shares, blocks
 
 
+class Laid(NamedTuple):
+    """A network as a block takes it in float32."""
+
+    layout: Layout
+    activations: tuple[ActivationFunction, ...]
+
+
+def lay_out(device: Device, objective: Objective, batch: int, taken: int = 0, per_share: int = 0) -> Laid | None:
+    """How a block takes batches of so many samples in float32; None for networks that it does not take.
+
+    ``taken``: numbers of its shared memory that are in use; ``per_share``: that each share of the samples needs more.
+    """
+    if device.dtype != np.float32 or device.precision is not None:
+        return None
+    description = fused_training.describe_training(device.plan, objective.resolved.from_pre_activation)
+    if description is None or not _is_linear(description):
+        return None
+    for rows in (8, 4) if batch > 32 else (4,):
+        layout = layout_for(description, rows, most_shared() // 4 - taken, per_share)
+        if layout is not None:
+            return Laid(layout, description.activations)
+    return None
+
+
+def _is_linear(description: fused.Description) -> bool:
+    """Whether the last layer has no activation."""
+    return bool(description.table[-fused.COLUMNS :][fused.ACTIVATION] == fused.IDENTITY)
+
+
 def _inverse(weight: float) -> float:
     """The scale of a mean over samples of this total weight."""
     return 1 / weight if weight else 0.0
 
 
-def backward(
-    plan: Plan, dtype: np.dtype[Any], precision: str | None, objective: Objective, batch: int, multiprocessors: int
-) -> Backward | Float32Backward | None:
+def backward(device: Device, objective: Objective, batch: int) -> Backward | Float32Backward | None:
     """What takes a network forwards and backwards; None for networks and losses that need a general way."""
-    resolved = objective.resolved
-    formula = isinstance(resolved.source, Formula)
-    if dtype != np.float32 or (plan.table[:, row.PENALTY] >= 0).any():
+    plan, precision, resolved = device.plan, device.precision, objective.resolved
+    if (plan.table[:, row.PENALTY] >= 0).any():
         return None
-    description = fused_training.describe_training(plan, resolved.from_pre_activation)
-    if description is None:
-        return None
-    linear = description.table[-fused.COLUMNS :][fused.ACTIVATION] == fused.IDENTITY
     if precision is None:
-        layout = fused_float32_training.layout_for(description, most_shared()) if linear else None
-        return layout and Float32Backward(plan, layout, description, objective, batch, multiprocessors)
-    if not formula and not (linear and resolved.kind == "cross_entropy"):
-        return None  # with outputs of something else than a linear layer, taken as logits
+        found = lay_out(device, objective, batch)
+        return found and Float32Backward(device, found, objective, batch)
+    formula = isinstance(resolved.source, Formula)
+    description = fused_training.describe_training(plan, resolved.from_pre_activation)
+    if description is None or not (formula or (resolved.kind == "cross_entropy" and _is_linear(description))):
+        return None  # cross-entropy takes outputs of a linear layer, logits
     shape = fused_training.shape_for(description, precision, rowwise=not formula)
     if shape is None:
         return None
@@ -242,4 +260,4 @@ def backward(
         shape = shape._replace(warps=1, parts=shape.warps * shape.parts)
     if fused_training.shared_bytes(shape, description.n_layers) > most_shared():
         return None
-    return Backward(plan, description, shape, objective, batch, multiprocessors)
+    return Backward(device, description, shape, objective, batch)

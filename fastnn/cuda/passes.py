@@ -21,6 +21,7 @@ from fastnn.activations import ActivationFunction
 from fastnn.cuda import kernels, layered, narrow, streams, table, update
 from fastnn.cuda._jit import SIMULATED, allow_shared, cuda, current_gpu, most_shared, types
 from fastnn.cuda.elements import activations_of
+from fastnn.cuda.fused_float32_layout import NarrowShape
 from fastnn.cuda.lone import LoneShape, lone_bytes, lone_shape
 from fastnn.cuda.product import AnyShape, dynamic_bytes, small_shape, stream_shape
 from fastnn.cuda.table import Table
@@ -173,7 +174,7 @@ def _choose(
 ) -> Way:
     """The way of batches that are too large for one block; ``whole``: statistics are those of a whole batch."""
     if steps:
-        found = narrow.backward(device.plan, device.dtype, device.precision, objective, batch, device.multiprocessors)
+        found = narrow.backward(device, objective, batch)
         if found is not None:
             return found
     if device.wide or whole:
@@ -227,7 +228,7 @@ class Passes:
         small = batch * plan.n_parameters <= ALONE and batch <= _ALONE_ROWS
         self.alone = block_rows is not None or small
         shape = (small_shape if self.alone else stream_shape)(device.dtype, device.precision)
-        self.shape: AnyShape | LoneShape = shape
+        self.shape: AnyShape | LoneShape | NarrowShape = shape
         self.shared = dynamic_bytes(shape, device.dtype)
         self._way: Way
         if self.alone:
@@ -259,13 +260,31 @@ class Passes:
             table.GRADIENT: self._way.parts * plan.n_parameters if asks & kernels.LEARNS else 0,
             table.SPACE: self._way.space,
         }  # fmt: skip
-        self._source = objective.resolved.source
+        self._source, self._activations = objective.resolved.source, device.activations
         if self.alone and optimizer is not None and device.precision is None:
-            lone = lone_shape()
-            size = lone_bytes(lone, device.dtype, plan.n_parameters + plan.n_buffers + 1, self._place())
-            if size <= most_shared():
-                self.shape, self.shared = lone, size
+            self._hold_in_shared_memory(objective, batch)
         self._lay_out()
+
+    def _hold_in_shared_memory(self, objective: Objective, batch: int) -> None:
+        """Choose the shape of a block that trains alone and has all in its shared memory, if that is large enough."""
+        device, plan, sizes = self._device, self._device.plan, dict(self._sizes)
+        n_state = plan.n_parameters + plan.n_buffers + 1
+        self._sizes |= {table.SPACE: 0, table.GRADIENT: 0}
+        taken = -(-n_state // 4) * 4 + self._place() + 32  # as parts begin on whole lines
+        found = narrow.lay_out(device, objective, batch, taken, plan.n_parameters)
+        if found is not None:
+            layout = found.layout
+            self.shape, self._activations = layout.shape, found.activations
+            self._sizes[table.GRADIENT] = layout.shares * plan.n_parameters
+            self._numbers[table.LAYERS], self._numbers[table.N_LAYERS] = self._numbers.size, layout.n_layers
+            self._numbers[table.N_WEIGHTS], self._numbers[table.SHARES] = layout.weights, layout.shares
+            self._numbers = np.append(self._numbers, layout.table)
+            self.shared = lone_bytes(layout.shape, device.dtype, n_state, self._place() + layout.size)
+            return
+        self._sizes, lone = sizes, lone_shape()
+        size = lone_bytes(lone, device.dtype, n_state, self._place())
+        if size <= most_shared():
+            self.shape, self.shared = lone, size
 
     def _place(self) -> int:
         """Write into the header where the parts of the workspace begin; returns its size."""
@@ -316,7 +335,7 @@ class Passes:
     def trainer(self, rule: Any) -> Any:
         """`kernels.train_kernel` for these batches and the optimizer's rule; its launches take `shared` bytes."""
         device = self._device
-        run = kernels.train_kernel(device.real, self.shape, device.activations, self._source, rule)
+        run = kernels.train_kernel(device.real, self.shape, self._activations, self._source, rule)
         reals, indices, keys = getattr(types, device.dtype.name)[::1], types.int64[::1], types.uint64[::1]
         allow_shared(run, (indices, *(reals,) * 6, indices, reals, keys, *(types.int64,) * 6), self.shared)
         return run

@@ -95,7 +95,7 @@ class Layered:
 
 
 def _choose(device: Device) -> narrow.Forward | narrow.Float32Forward | Samples | Layered:
-    found = narrow.forward(device.plan, device.dtype, device.precision, device.multiprocessors)
+    found = narrow.forward(device)
     if found is not None:
         return found
     return Layered(device) if device.wide else Samples(device)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastnn.cuda._jit import SIMULATED, cuda, device, load, load4, store, types
+from fastnn.cuda.fused_float32_layout import NarrowShape
 from fastnn.cuda.lone import LoneShape
 from fastnn.cuda.mma import load_word, mma_bf16, mma_fp16, mma_tf32, pack_bf16, pack_fp16, round_tf32, store_word
 
@@ -352,6 +353,6 @@ def shared_kind(T: Any) -> Any:
     return getattr(types, np.dtype(T).name)
 
 
-def dynamic_bytes(shape: AnyShape | LoneShape, dtype: np.dtype[Any], more: int = 0) -> int:
+def dynamic_bytes(shape: AnyShape | LoneShape | NarrowShape, dtype: np.dtype[Any], more: int = 0) -> int:
     """Shared memory of a launch: what the shape needs, and ``more`` elements."""
     return (shape.shared + more) * dtype.itemsize

@@ -37,7 +37,11 @@ from fastnn.plan import Plan, sample_places
     PARTIAL_SQUARES,  # a number for each block
     GRADIENT,  # (blocks, n_theta)
     SPACE,  # values of samples
-) = range(21)
+    LAYERS,  # where in the table a narrow network's layers lie (`fastnn.cuda.fused_float32_layout`), how many, how many
+    N_LAYERS,  # numbers their weights are in shared memory, and how many gradients a block leaves
+    N_WEIGHTS,
+    SHARES,
+) = range(25)
 HEADER = row.WIDTH
 # Rows of values begin in different banks of shared memory, and on whole vectors.
 _BANKS = 32
