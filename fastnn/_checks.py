@@ -16,6 +16,26 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import DTypeLike
 
+# Names that other libraries use, whose nearest match here in spelling is another thing.
+_ELSEWHERE = {
+    "acc": "accuracy",
+    "bce": "binary_cross_entropy",
+    "categorical_crossentropy": "cross_entropy",
+    "gpu": "cuda",
+    "kaiming_normal": "he_normal",
+    "kaiming_uniform": "he_uniform",
+    "l1": "mae",
+    "linear": "identity",
+    "logistic": "sigmoid",
+    "mean_absolute_error": "mae",
+    "mean_squared_error": "mse",
+    "nll": "cross_entropy",
+    "sparse_categorical_crossentropy": "cross_entropy",
+    "squared_error": "mse",
+    "swish": "silu",
+    "xavier_normal": "glorot_normal",
+    "xavier_uniform": "glorot_uniform",
+}
 _MISSING = ("NAType", "NaTType", "NoneType")  # pandas' marks of a missing value, and None
 
 
@@ -162,7 +182,9 @@ def choice(name: str, value: Any, known: Iterable[str]) -> str:
         raise TypeError(f"{taken}, got {describe(value)}")
     if value in names:
         return value
-    near = difflib.get_close_matches(value.lower().replace("-", "_").replace(" ", "_"), names, n=1, cutoff=0.5)
+    key = value.lower().replace("-", "_").replace(" ", "_")
+    elsewhere = _ELSEWHERE.get(key)
+    near = [elsewhere] if elsewhere in names else difflib.get_close_matches(key, names, n=1, cutoff=0.5)
     raise ValueError(f"{taken}, got {value!r}" + (f": did you mean {near[0]!r}?" if near else ""))
 
 
@@ -266,10 +288,11 @@ def cast(name: str, array: np.ndarray, dtype: DTypeLike, *, finite: bool) -> np.
     if finite:
         check_finite(name, array)
     dtype = np.dtype(dtype)
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         out = np.require(array, dtype, ["C", "A"])
+        total = out.sum(dtype=np.float64) if finite and out is not array else 0.0
     # Finite in the wider dtype, yet infinite in this one.
-    if finite and out is not array and not np.isfinite(out.sum(dtype=np.float64)):
+    if not np.isfinite(total):
         bad = np.argwhere(~np.isfinite(out))
         if len(bad):
             where = tuple(bad[0])

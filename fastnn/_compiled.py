@@ -33,7 +33,10 @@ def jit_state(network: Model, optimizer: str | Optimizer | None, loss: str | Los
     copied = chosen.copy()
     bound(copied, laid_out.n_parameters, network.dtype)
     made = network._on_cpu().jit_state(batch_size, True, resolved, copied)
-    made.plan[state.CLASSES] = isinstance(chosen_loss, (losses.CrossEntropy, losses.KLDivergence))
+    if isinstance(chosen_loss, (losses.CrossEntropy, losses.KLDivergence)):
+        made.plan[state.CLASSES] = state.LABELLED
+    elif isinstance(chosen_loss, losses.Hinge):
+        made.plan[state.CLASSES] = state.SIGNED
     made.plan[state.STEP] = network._steps
     made.plan[state.KEY] = np.uint64(network._dropout_key).view(np.int64)
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -130,28 +131,43 @@ def threshold(laid_out: Plan) -> float:
 
 
 def compute_metrics(
-    laid_out: Plan, named: Mapping[str, Metric], y: Any, predicted: NDArray[Any], weights: NDArray[Any]
+    laid_out: Plan,
+    named: Mapping[str, Metric],
+    y: Any,
+    predicted: NDArray[Any],
+    weights: NDArray[Any],
+    y_name: str = "y",
 ) -> dict[str, float]:
     """Every metric of (y, predictions), with weights where there are any."""
     y, predicted = on_host(y), on_host(predicted)
     sample_weight = on_host(weights) if weights.size else None
     # The built-in metrics that count classes know only outputs between 0 and 1.
-    classes = (predicted > threshold(laid_out)).astype(predicted.dtype) if laid_out.n_outputs == 1 else predicted
-    return {
-        name: float(metric(y, classes if metric in metrics.COUNTING else predicted, sample_weight))
-        for name, metric in named.items()
-    }
+    classes = predicted
+    if laid_out.n_outputs == 1:
+        classes = np.where(np.isnan(predicted), predicted, predicted > threshold(laid_out))
+    found = {}
+    for name, metric in named.items():
+        try:
+            found[name] = float(metric(y, classes if metric in metrics.COUNTING else predicted, sample_weight))
+        except ValueError as error:
+            if metric.__module__ != metrics.__name__:
+                raise
+            raise ValueError(f"metrics: {name!r} does not fit {y_name}: {error}") from error
+    return found
 
 
 def resolve_metrics(name: str, value: str | Metric | Iterable[str | Metric]) -> dict[str, Metric]:
     """Metrics by the name they are reported under."""
     items = [value] if isinstance(value, str) or callable(value) else value
     if not isinstance(items, Iterable):
-        raise TypeError(f"{name} must be names or functions of (y_true, y_pred), got {_checks.describe(value)}")
+        raise TypeError(
+            f"{name} must be names or functions of (y_true, y_pred, sample_weight), got {_checks.describe(value)}"
+        )
     named: dict[str, Metric] = {}
     for item in items:
         metric = item if callable(item) else metrics.get(_checks.choice(name, item, metrics.METRICS))
         label = item if isinstance(item, str) else getattr(item, "__name__", repr(item))
+        _check_arguments(name, label, metric)
         if label in named or label in ("loss", "val_loss"):
             raise ValueError(
                 f"{name} must have names of their own, got a second {label!r}: set the function's __name__"
@@ -160,16 +176,22 @@ def resolve_metrics(name: str, value: str | Metric | Iterable[str | Metric]) -> 
     return named
 
 
+def _check_arguments(name: str, label: str, metric: Metric) -> None:
+    """Refuse a function that cannot be called as metrics are, now and not after the first epoch."""
+    try:
+        inspect.signature(metric).bind(None, None, None)
+    except ValueError:  # one that does not tell what it takes
+        return
+    except TypeError as error:
+        raise TypeError(f"{name}: {label!r} must take (y_true, y_pred, sample_weight): {error}") from error
+
+
 def check_metrics(
     laid_out: Plan, named: Mapping[str, Metric], y: NDArray[Any], weights: NDArray[Any], y_name: str = "y"
 ) -> None:
     """Refuse targets that a built-in metric does not take, now and not after the first epoch."""
-    for label, metric in named.items():
-        if metric.__module__ == metrics.__name__:
-            try:
-                compute_metrics(laid_out, {label: metric}, y, np.zeros((y.shape[0], laid_out.n_outputs)), weights)
-            except ValueError as error:
-                raise ValueError(f"metrics: {label!r} does not fit {y_name}: {error}") from error
+    built_in = {label: metric for label, metric in named.items() if metric.__module__ == metrics.__name__}
+    compute_metrics(laid_out, built_in, y, np.zeros((y.shape[0], laid_out.n_outputs)), weights, y_name)
 
 
 def class_weights(value: Any, objective: Objective, n_outputs: int) -> Any:

@@ -17,6 +17,7 @@ it first, and a set with ``nnan`` would make a NaN test false for ever.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -48,7 +49,7 @@ intrinsic: Any = _numba_intrinsic
 _PACKAGE = Path(__file__).parent
 _NO_KERNELS = {"_cli", "cuda", "io", "data", "plots", "sklearn", "gates.py", "__main__.py"}
 _compiling_lock = threading.Lock()
-_announced = False
+_said: set[str] = set()
 
 
 def _source_hash() -> str:
@@ -92,17 +93,19 @@ def _find_cache_folder() -> Path | None:
 CACHE_FOLDER = _find_cache_folder()
 
 
+def _say_once(text: str) -> None:
+    if text not in _said:
+        _said.add(text)
+        print(f"fastnn: {text}", file=sys.stderr, flush=True)
+
+
 def _announce() -> None:
     """Say once a process that kernels are being compiled: the first call of a fresh install takes seconds."""
-    global _announced
-    if _announced:
-        return
-    _announced = True
     if CACHE_FOLDER is None:
         where = "no cache folder is writable, so every process compiles them again: set FASTNN_CACHE_DIR"
     else:
         where = f"once; later processes load them from {CACHE_FOLDER}"
-    print(f"fastnn: compiling kernels ({where})", file=sys.stderr, flush=True)
+    _say_once(f"compiling kernels ({where})")
 
 
 class _Locator(_CacheLocator):
@@ -149,11 +152,25 @@ class _Cache(FunctionCache):
         # Numba would refresh the context first, which imports SciPy's linear algebra and takes longer than all loading.
         # Machine code that is already complete needs the run-time library's symbols alone.
         rtsys.initialize(target_context)
-        with self._guard_against_spurious_io_errors():
-            found = self._load_overload(sig, target_context)
+        try:
+            with self._guard_against_spurious_io_errors():
+                found = self._load_overload(sig, target_context)
+        except Exception:  # damaged files, as power cuts leave them, fail in many ways
+            found = None
+            with contextlib.suppress(OSError):
+                self.flush()
+        # Two processes that save a kernel for two dtypes at once may leave the index of one and the code of the other.
+        if found is not None and tuple(found.signature.args) != tuple(getattr(sig, "args", sig)):
+            found = None
         if found is None:
             _announce()
         return found
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except OSError as error:  # a full disk: the kernel works, but later processes compile it again
+            _say_once(f"compiled kernels cannot be kept in {CACHE_FOLDER} ({error.strerror}): set FASTNN_CACHE_DIR")
 
 
 def kernel(func: Callable[..., Any]) -> Any:

@@ -21,6 +21,13 @@ _MOST_ROWS = 1 << 22  # of an order that holds several epochs
 IN_ORDER = np.empty(0, np.int64)  # the rows as they come
 
 
+def tell_steps(callbacks: list[Any], state: State) -> None:
+    """Call ``on_steps_end`` of the callbacks that have it and whose turn it is after this step."""
+    for callback in callbacks:
+        if hasattr(callback, "on_steps_end") and state.network._steps % callback.every_steps == 0:
+            callback.on_steps_end(state)
+
+
 class Stepper:
     """Walks the steps of epochs in chunks of compiled calls, adapting their length to the time they take.
 
@@ -78,9 +85,7 @@ class Stepper:
             if 2 * n_steps > self._chunk:  # a shorter one says little of the time of a step
                 fitting = max(n_steps * _CHUNK_SECONDS / max(seconds, 1e-6), 1)
                 self._chunk = int(min(fitting, 2 * self._chunk, _MOST_STEPS))
-            for listener in self._listeners:
-                if network._steps % listener.every_steps == 0:
-                    listener.on_steps_end(self._state)
+            tell_steps(self._listeners, self._state)
         # One sum over an epoch: the length of the chunks, which follows the clock, leaves no trace in it.
         means = []
         for epoch in range(count):

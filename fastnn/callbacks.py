@@ -29,6 +29,8 @@ def _need_folder(path: str) -> None:
     folder = Path(path).parent
     if not folder.is_dir():
         raise ValueError(f"path must lie in a folder that exists, got {path!r}: there is no folder {str(folder)!r}")
+    if Path(path).is_dir():
+        raise ValueError(f"path must be that of a file, got the folder {path!r}")
 
 
 class _Monitor:
@@ -40,7 +42,7 @@ class _Monitor:
         self.name = monitor
         self.min_delta = _checks.number("min_delta", min_delta, low=0)
         mode = _checks.choice("mode", mode, ("auto", "min", "max"))
-        shrinking = any(word in monitor for word in ("loss", "mse", "mae", "rmse"))
+        shrinking = any(word in monitor.lower() for word in ("loss", "error", "mse", "mae", "rmse"))
         self.larger = mode == "max" or (mode == "auto" and not shrinking)
         self.restart()
 
@@ -77,7 +79,8 @@ class EarlyStopping:
     restore_best : bool
         Afterwards put back the parameters of the best epoch.
     mode : {"auto", "min", "max"}
-        Whether smaller or larger is better; "auto" goes by the name (losses and errors shrink).
+        Whether smaller or larger is better; "auto" goes by the name: what has "loss", "error", "mse", "mae" or "rmse"
+        in it shrinks, all else grows.
     """
 
     def __init__(
@@ -198,6 +201,8 @@ class Checkpoint:
 class EMA:
     """Exponential moving average of the parameters, put into the network at the end of training.
 
+    Not where training diverged, since the average may hold what was not finite.
+
     Parameters
     ----------
     decay : float
@@ -213,6 +218,7 @@ class EMA:
     def __init__(self, decay: float = 0.99, every_steps: int = 10):
         self.decay = _checks.number("decay", decay, low=0, high=1, high_open=True)
         self.every_steps = _checks.integer("every_steps", every_steps, low=1)
+        self._updates = 0
 
     def on_train_begin(self, state: State) -> None:
         self._sum = np.zeros_like(state.snapshot()[0])
@@ -232,7 +238,7 @@ class EMA:
         return self._sum / self._sum.dtype.type(1 - self.decay**self._updates)
 
     def on_train_end(self, state: State) -> None:
-        if self._updates:
+        if self._updates and not state.diverged:
             state.restore((self.parameters, state.snapshot()[1]))
 
 

@@ -196,6 +196,16 @@ def jacobian(state, x, out):
     restore_subnormals(before)
 
 
+@scalar
+def _map_signs(plan, target, n):
+    """The targets 0 and 1 of a hinge loss as -1 and +1."""
+    T = type(target[0])
+    if plan[_state.CLASSES] == _state.SIGNED:
+        for i in range(n):
+            if target[i] == T(0):
+                target[i] = T(-1)
+
+
 def _copy_targets(y, first, rows, state):
     """Copy targets into the state; compiled code only."""
     raise NotImplementedError
@@ -206,21 +216,25 @@ def _targets_body(y, first, rows, state):
     def of_labels_or_numbers(y, first, rows, state):
         p, target = state.plan, pointer(state.numbers, state.plan[_state.Y])
         T = type(target[0])
-        if p[_state.CLASSES] == 0 and p[_state.N_OUT] != 1:
+        labelled = p[_state.CLASSES] == _state.LABELLED
+        if not labelled and p[_state.N_OUT] != 1:
             raise ValueError("jit: y must have shape (n, n_outputs) for this loss")
-        p[_state.Y_COLS], p[_state.LABELS] = 1, p[_state.CLASSES]
+        p[_state.Y_COLS], p[_state.LABELS] = 1, labelled
         for i in range(rows):
             value = y[first + i]
-            if p[_state.CLASSES] != 0 and not (value >= 0 and value < p[_state.N_OUT] and value == np.floor(value)):
+            if labelled and not (value >= 0 and value < p[_state.N_OUT] and value == np.floor(value)):
                 raise ValueError("jit: y must hold class labels, whole numbers from 0 to n_outputs - 1")
             target[i] = T(value)
+        _map_signs(p, target, rows)
 
     def of_rows(y, first, rows, state):
         p = state.plan
         if y.shape[1] != p[_state.N_OUT]:
             raise ValueError("jit: y must have shape (n, n_outputs) or, for class labels or a single output, (n,)")
         p[_state.Y_COLS], p[_state.LABELS] = p[_state.N_OUT], 0
-        _copy_rows(y, first, rows, pointer(state.numbers, p[_state.Y]), p[_state.N_OUT])
+        target = pointer(state.numbers, p[_state.Y])
+        _copy_rows(y, first, rows, target, p[_state.N_OUT])
+        _map_signs(p, target, rows * p[_state.N_OUT])
 
     if isinstance(y, types.Array) and y.ndim == 1:
         return of_labels_or_numbers
@@ -265,7 +279,7 @@ def train_step(state, X, y):
     X : ndarray, (n, n_inputs)
         At most as many rows as the state's ``batch_size``.
     y : ndarray, (n,) or (n, n_outputs)
-        Class labels, or numbers for a single output, or rows of numbers.
+        Class labels, or numbers for a single output, or rows of numbers; for hinge losses -1 and +1, or 0 and 1.
 
     Returns
     -------

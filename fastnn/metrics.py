@@ -70,16 +70,29 @@ def _numbers(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[np.ndarray, 
     return true, pred, weights
 
 
+def _check_rows_of_classes(true: np.ndarray) -> None:
+    """Refuse rows that name no one class; rows of probabilities do, and so do one-hot rows of -1 and +1."""
+    signed = (true == -1).any()
+    shares = (true + 1) / 2 if signed else true
+    bad = (shares < 0).any(axis=1) | (np.abs(shares.sum(axis=1) - 1) > 1e-4)
+    if bad.any():
+        raise ValueError(
+            "y_true must hold class labels or one-hot rows (or rows of probabilities), got row "
+            f"{int(bad.argmax())}, which names no class or several"
+        )
+
+
 def _classes(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Class numbers of targets (n,) and predictions (n,), weights, and the number of classes.
 
-    Targets -1 and +1 of one output count as classes 0 and 1.
+    Targets -1 and +1 of one output count as classes 0 and 1. A prediction with NaN has a weight of NaN.
     """
     true, pred, weights = _pair(y_true, y_pred, sample_weight)
     n_outputs = pred.shape[1]
     if true.shape[1] not in (1, n_outputs):
         raise ValueError(f"y_true must have 1 column or {n_outputs}, got shape {true.shape}")
     if true.shape[1] > 1:
+        _check_rows_of_classes(true)
         classes = true.argmax(axis=1)
     else:
         labels = true[:, 0]
@@ -89,7 +102,7 @@ def _classes(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[np.ndarray, 
             raise ValueError(f"y_true must hold class labels from 0 to {max(n_outputs, 2) - 1}")
         classes = labels.astype(np.int64)
     predicted = (pred[:, 0] > 0.5).astype(np.int64) if n_outputs == 1 else pred.argmax(axis=1)
-    return classes, predicted, weights, max(n_outputs, 2)
+    return classes, predicted, np.where(np.isnan(pred).any(axis=1), np.nan, weights), max(n_outputs, 2)
 
 
 def accuracy(y_true: Any, y_pred: Any, sample_weight: Any = None) -> float:
@@ -121,7 +134,10 @@ def top_k_accuracy(k: int = 5) -> Metric:
 
 
 def confusion_matrix(y_true: Any, y_pred: Any, sample_weight: Any = None) -> np.ndarray:
-    """Weighted counts of shape (classes, classes): true classes in rows, predicted ones in columns."""
+    """Weighted counts of shape (classes, classes): true classes in rows, predicted ones in columns.
+
+    What NaN was predicted for counts NaN.
+    """
     true, pred, weights, n_classes = _classes(y_true, y_pred, sample_weight)
     counts = np.bincount(true * n_classes + pred, weights=weights, minlength=n_classes * n_classes)
     return counts.reshape(n_classes, n_classes)
@@ -134,6 +150,8 @@ def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
 def _class_score(y_true: Any, y_pred: Any, sample_weight: Any, over_predicted: float, over_true: float) -> float:
     """``hits / (a * predicted + b * true)``: of class 1 for two classes in one column, else the mean over classes."""
     counts = confusion_matrix(y_true, y_pred, sample_weight)
+    if np.isnan(counts).any():
+        return float("nan")
     predicted, true = counts.sum(axis=0), counts.sum(axis=1)
     scores = _ratio(np.diag(counts).copy(), over_predicted * predicted + over_true * true)
     if len(counts) == 2:

@@ -104,9 +104,9 @@ class Sequential(Model):
     def predict_classes(self, X: ArrayLike, n_threads: int | None = None) -> NDArray[np.int64]:
         """The index of the largest output, or for a single output whether it is above a threshold.
 
-        The threshold is one half for outputs that are probabilities (sigmoid and the like), and 0 where there are
-        negative outputs: a single linear output is a logit, a single tanh output stands for -1 or 1. ``evaluate`` and
-        ``fit`` count with the same threshold.
+        The threshold is 0 for outputs that stand for two signs (no activation, tanh, hard_tanh, softsign, sine): a
+        single linear output is a logit, a single tanh output stands for -1 or 1. For all others, such as sigmoid, it is
+        one half. ``evaluate`` and ``fit`` count with the same threshold.
 
         Returns
         -------

@@ -16,7 +16,7 @@ from fastnn import _checks, _data, losses, optimizers
 from fastnn._data import Metric
 from fastnn._model import check_trainable
 from fastnn._objective import Objective
-from fastnn._stepper import IN_ORDER, Stepper
+from fastnn._stepper import IN_ORDER, Stepper, tell_steps
 from fastnn.cpu import team
 from fastnn.network import Sequential
 from fastnn.optimizers import LBFGS, Optimizer
@@ -80,6 +80,8 @@ class State:
         Number of the epoch that has just ended (or, within an epoch, of the one before).
     results : dict of str to float
         Results of the last epoch: "loss", "val_loss" and metrics.
+    diverged : bool
+        The loss turned NaN or infinite, and the network is back at the last finite epoch.
     """
 
     network: Sequential
@@ -88,6 +90,7 @@ class State:
     epoch: int
     results: dict[str, float] = field(default_factory=dict)
     stopping: str | None = None
+    diverged: bool = False
 
     def stop(self, reason: str = "a callback asked for it") -> None:
         """End training after this epoch."""
@@ -141,6 +144,10 @@ def fit(network: Sequential, X: Any, y: Any, *, optimizer: str | Optimizer, **op
             _run_lbfgs(network, job, chosen, state)
         else:
             _run_epochs(network, job, chosen, state)
+    except DivergenceError as error:
+        if job.on_divergence == "raise":
+            raise
+        warnings.warn(str(error), RuntimeWarning, stacklevel=3)
     finally:
         tell(job.callbacks, "on_train_end", state)
     history.stopped = state.stopping
@@ -291,8 +298,7 @@ def _walk_epochs(network: Sequential, job: _Job, state: State, training: Any, st
             if not (np.isfinite(found[-1]) and training.finite()):
                 training.restore(kept)
                 if count == 1:
-                    _diverged(state, found[-1], job.on_divergence)
-                    return
+                    raise _diverged(state, found[-1])
                 # One after the other, to find the last epoch that was finite.
                 network._shuffle_rng.bit_generator.state, network._steps = before
                 watched = True
@@ -332,17 +338,16 @@ def _end_epoch(network: Sequential, job: _Job, state: State, loss: float, second
     tell(job.callbacks, "on_epoch_end", state)
 
 
-def _diverged(state: State, loss: float, on_divergence: str) -> None:
-    """Say that training ended; what it had changed since the last epoch has been put back."""
+def _diverged(state: State, loss: float) -> DivergenceError:
+    """End training, and say so; what it had changed since the last epoch has been put back."""
     last = f"epoch {state.epoch}" if state.epoch else "the start"
     message = (
         f"training diverged in epoch {state.epoch + 1} (loss {loss}); the parameters of {last} are restored. "
         "Try a smaller learning rate, clip_norm, or scaled inputs"
     )
-    if on_divergence == "raise":
-        raise DivergenceError(message)
-    warnings.warn(message, RuntimeWarning, stacklevel=4)
+    state.diverged = True
     state.stop("diverged")
+    return DivergenceError(message)
 
 
 def _run_lbfgs(network: Sequential, job: _Job, optimizer: LBFGS, state: State) -> None:
@@ -363,6 +368,7 @@ def _run_lbfgs(network: Sequential, job: _Job, optimizer: LBFGS, state: State) -
         network._push()
         engine.update_statistics(job.objective, key)
         network._steps += 1
+        tell_steps(job.callbacks, state)
         _end_epoch(network, job, state, value, time.perf_counter() - begin)
         begin = time.perf_counter()
         return state.stopping is not None
@@ -373,8 +379,7 @@ def _run_lbfgs(network: Sequential, job: _Job, optimizer: LBFGS, state: State) -
         assert optimizer.state is not None
         optimizer.state.scalars[:] = kept_scalars
         state.restore(kept)
-        _diverged(state, found.value, job.on_divergence)
-        return
+        raise _diverged(state, found.value)
     network._theta[:] = found.theta
     network._push()
     if state.stopping is None and found.converged:

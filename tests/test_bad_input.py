@@ -303,6 +303,7 @@ def test_a_network_that_knows_no_inputs_says_so(use):
         (fn.callbacks.ReduceOnPlateau(monitor="val_accuracy"), "validation_split"),
         (fn.callbacks.Checkpoint("no-folder/net-{epoch}.safetensors"), "path must lie in a folder that exists"),
         (fn.callbacks.CSVLog("no-folder/log.csv"), "no-folder"),
+        (fn.callbacks.Checkpoint("."), "path must be that of a file, got the folder"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -310,6 +311,16 @@ def test_callbacks_that_cannot_work_are_refused_before_training(callback, messag
     before = snapshot(network)
     with pytest.raises(ValueError, match=message):
         network.fit(X, LABELS, metrics="accuracy", callbacks=[print, callback])
+    assert snapshot(network) == before
+
+
+def test_a_metric_that_takes_other_arguments_is_refused_before_training(network):
+    def two(y_true, y_pred):
+        return 0.0
+
+    before = snapshot(network)
+    with pytest.raises(TypeError, match=r"metrics: 'two' must take \(y_true, y_pred, sample_weight\)"):
+        network.fit(X, LABELS, metrics=two)
     assert snapshot(network) == before
 
 

@@ -77,6 +77,7 @@ def test_matrix_takes_bools_and_frames():
         ([[1, 2], [np.inf, 3]], ValueError, r"inf at position \[1, 0\]"),
         ([[np.nan, 3]], ValueError, r"nan at position \[0, 0\]"),
         (np.array([[1.0, 1e300]]), ValueError, r"1e\+300 at position \[0, 1\], too large for float32"),
+        (np.array([[-1e300, 1e300]]), ValueError, r"-1e\+300 at position \[0, 0\], too large for float32"),
         (np.array([[10**400]], dtype=object), ValueError, "inf"),
         (np.ma.array(GOOD, mask=GOOD > 3), ValueError, "masked"),
     ],
@@ -179,6 +180,10 @@ def test_choice_names_the_nearest():
         ValueError, match=r"one of cross_entropy, mse, got 'CrossEntropy': did you mean 'cross_entropy'\?"
     ):
         _checks.choice("loss", "CrossEntropy", ["mse", "cross_entropy"])
+    with pytest.raises(ValueError, match=r"got 'Swish': did you mean 'silu'\?"):
+        _checks.choice("activation", "Swish", ["mish", "silu"])
+    with pytest.raises(ValueError, match=r"got 'gpu': did you mean 'cpu'\?"):
+        _checks.choice("device", "gpu", ["cpu"])
     with pytest.raises(ValueError, match=r"got 'zzz'$"):
         _checks.choice("loss", "zzz", ["mse", "cross_entropy"])
     with pytest.raises(TypeError, match="loss must be one of"):

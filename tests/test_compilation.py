@@ -1,5 +1,6 @@
 """Nothing is compiled per architecture, later processes load from the cache, and steps allocate nothing."""
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import tempfile
 
 import numpy as np
 import pytest
+from numba import types
 from numba.core.runtime import _nrt_python, rtsys
 
 import fastnn as fn
@@ -121,6 +123,60 @@ def test_without_a_writable_cache_folder_everything_works_and_says_so():
     _, message = run(XOR, "/dev/null")
     assert message.count("fastnn: compiling kernels") == 1
     assert "FASTNN_CACHE_DIR" in message
+
+
+def doubled(folder, monkeypatch):
+    """Twice 3, by a native that is loaded from the cache in ``folder`` or compiled into it."""
+
+    def body(x):
+        x[0] = x[0] + x[0]
+
+    monkeypatch.setattr(_jit, "CACHE_FOLDER", folder)
+    monkeypatch.setattr(_jit, "_said", set())
+    native = _jit.Native("tests.double", body, lambda real: (types.CPointer(real),))
+    x = np.array([3.0])
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(native.address(x.dtype))(x.ctypes.data)
+    return x[0]
+
+
+@pytest.mark.parametrize("damaged", ["*.nbi", "*.nbc"])
+@pytest.mark.parametrize("left", [0, 20])
+def test_damaged_files_in_the_cache_are_made_anew(tmp_path, monkeypatch, capsys, damaged, left):
+    assert doubled(tmp_path, monkeypatch) == 6
+    [file] = tmp_path.glob(damaged)
+    good = file.stat().st_size
+    file.write_bytes(file.read_bytes()[:left])
+    assert doubled(tmp_path, monkeypatch) == 6
+    assert file.stat().st_size == good
+    assert capsys.readouterr().err.count("fastnn: compiling kernels") == 2
+    assert doubled(tmp_path, monkeypatch) == 6
+    assert not capsys.readouterr().err
+
+
+def test_an_index_with_the_code_of_another_dtype_is_seen_through(tmp_path, monkeypatch):
+    """As two processes leave it that saved one kernel at the same time."""
+
+    def twice(x):
+        return x[0] + x[0]
+
+    def of_a_new_process(dtype, folder):
+        monkeypatch.setattr(_jit, "CACHE_FOLDER", folder)
+        assert _jit.kernel(twice)(np.array([3.0], dtype)) == 6
+
+    folders = {dtype: tmp_path / dtype for dtype in ("float32", "float64")}
+    for dtype, folder in folders.items():
+        of_a_new_process(dtype, folder)
+    [code] = folders["float32"].glob("*.nbc")
+    shutil.copy(code, folders["float64"])
+    for dtype in ("float64", "float32", "float64"):
+        of_a_new_process(dtype, folders["float64"])
+
+
+def test_a_cache_folder_that_cannot_be_written_any_more_costs_only_time(tmp_path, monkeypatch, capsys):
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    assert doubled(in_the_way, monkeypatch) == 6
+    assert f"cannot be kept in {in_the_way}" in capsys.readouterr().err
 
 
 def test_an_edited_source_uses_another_cache_folder(tmp_path, monkeypatch):

@@ -115,6 +115,17 @@ def test_a_single_output_takes_numbers_and_binary_labels():
         assert jit.train_step(net.jit_state("adam", loss), X[:32], y[:32, None]) == expected
 
 
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_hinge_losses_take_zeros_for_minus_ones(loss, n_outputs):
+    net = fn.Sequential([fn.Dense(n_outputs)], n_inputs=6, seed=0)
+    y = np.eye(3)[LABELS[:32], :n_outputs]
+    expected = net.loss_and_gradients(X[:32], 2 * y - 1, loss)[0]
+    forms = [y, 2 * y - 1] if n_outputs > 1 else [y, 2 * y - 1, y[:, 0]]
+    for each in forms:
+        assert jit.train_step(net.jit_state("sgd", loss), X[:32], each) == expected
+
+
 def test_a_loss_that_is_not_finite_changes_nothing():
     net = network("single")
     state = net.jit_state(fn.SGD(1e30), "mse", batch_size=32)

@@ -65,6 +65,8 @@ def test_forms_of_targets_agree():
     assert metrics.accuracy(np.eye(4)[LABELS], SCORES) == metrics.accuracy(LABELS[:, None], SCORES)
     assert metrics.auc(2 * BINARY - 1, PROBABILITY) == metrics.auc(BINARY, np.c_[1 - PROBABILITY, PROBABILITY])
     assert metrics.accuracy(2 * BINARY - 1, PROBABILITY) == metrics.accuracy(BINARY, PROBABILITY)
+    assert metrics.accuracy(2 * np.eye(4)[LABELS] - 1, SCORES) == metrics.accuracy(LABELS, SCORES)
+    assert metrics.accuracy(0.6 * np.eye(4)[LABELS] + 0.1, SCORES) == metrics.accuracy(LABELS, SCORES)
 
 
 @pytest.mark.oracle
@@ -72,6 +74,11 @@ def test_edges(sk):
     assert metrics.precision([0, 1], [0.1, 0.2]) == 0.0  # nothing predicted
     assert np.isnan(metrics.auc([1, 1], [0.1, 0.2]))
     assert np.isnan(metrics.auc([0, 1], [np.nan, 0.2]))
+    for metric in (metrics.accuracy, metrics.precision, metrics.recall, metrics.f1):
+        assert np.isnan(metric([0, 1], [np.nan, 0.7]))
+        assert np.isnan(metric([0, 1, 2], [[1, 0, 0], [0, 1, 0], [0, np.nan, 1]]))
+    assert np.isnan(metrics.top_k_accuracy(2)([0, 2], [[1, 0, 0], [0, np.nan, 1]]))
+    assert np.isnan(metrics.confusion_matrix([0, 1], [np.nan, 0.7])[0, 0])
     assert np.isnan(metrics.mse([0.0, 1.0], [np.nan, 1.0]))
     assert np.isnan(metrics.r2([0.0, 1.0], [np.nan, 1.0]))
     for true, pred in (([1.0, 1.0], [1.0, 1.0]), ([1.0, 1.0], [1.0, 2.0])):

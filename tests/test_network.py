@@ -163,6 +163,14 @@ def test_evaluate():
     assert list(net.evaluate(X, np.eye(3)[LABELS], "cross_entropy", "accuracy")) == ["loss", "accuracy"]
 
 
+def test_evaluate_says_which_metric_does_not_fit():
+    with pytest.raises(ValueError, match=r"metrics: 'accuracy' does not fit y: .*class labels"):
+        line(None).evaluate([[1.0], [2.0]], [1.5, 5.0], "mse")
+    several = fn.Sequential([fn.Dense(2, "sigmoid")], n_inputs=1)
+    with pytest.raises(ValueError, match=r"metrics: 'f1' does not fit y: .*got row 1, which names no class or several"):
+        several.evaluate([[1.0], [2.0]], [[0, 1], [1, 1]], "binary_cross_entropy", "f1")
+
+
 def test_evaluate_own_metric():
     def largest(y_true, y_pred, sample_weight):
         assert sample_weight is None

@@ -322,6 +322,21 @@ def test_arrays_that_come_back_read_only_are_copied():
     assert_trains_the_same(net, made)
 
 
+def test_an_optimizer_that_comes_back_read_only_goes_on_with_a_copy():
+    optimizer, net = fn.Adam(), fn.Sequential(LAYERS["dense"], n_inputs=4)
+    net.fit(X, LABELS, optimizer=optimizer, epochs=1)
+    buffers = []
+    data = pickle.dumps((net, optimizer), protocol=5, buffer_callback=buffers.append)
+    given = [bytes(buffer.raw()) for buffer in buffers]
+    before = [bytes(bytearray(each)) for each in given]
+    net_made, optimizer_made = pickle.loads(data, buffers=given)
+    assert not optimizer_made.state.slots.flags.writeable
+    for each, own in ((net, optimizer), (net_made, optimizer_made)):
+        each.fit(X, LABELS, optimizer=own, epochs=2)
+    assert_same(net, net_made)
+    assert given == before
+
+
 def test_optimizers_and_layers_pickle():
     optimizer = fn.Adam(fn.schedules.Cosine(0.1, steps=10), betas=(0.8, 0.9))
     net = fn.Sequential(LAYERS["dense"], n_inputs=4)

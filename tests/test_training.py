@@ -308,6 +308,26 @@ def test_divergence_raises_and_keeps_the_last_finite_epoch():
     np.testing.assert_array_equal(net.parameters, good)
 
 
+def test_the_warning_of_divergence_points_at_the_call_of_fit():
+    x, y = blobs()
+    with pytest.warns(RuntimeWarning, match="diverged") as caught:
+        classifier().fit(x, y, optimizer=fn.SGD(1e30), on_divergence="restore")
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("on_divergence", ["raise", "restore"])
+def test_the_average_leaves_a_network_alone_whose_training_diverged(on_divergence):
+    x, y = blobs()
+    net = fn.Sequential([fn.Dense(8, "relu"), fn.Dense(3)], n_inputs=4)
+    good = net.parameters.copy()
+    average = fn.callbacks.EMA(every_steps=1)
+    expected = pytest.raises(fn.DivergenceError) if on_divergence == "raise" else pytest.warns(RuntimeWarning)
+    with expected:
+        net.fit(x, y, "cross_entropy", fn.SGD(1e30), epochs=3, callbacks=[average], on_divergence=on_divergence)
+    assert np.abs(average.parameters).max() > 1e20
+    np.testing.assert_array_equal(net.parameters, good)
+
+
 # -- callbacks ---------------------------------------------------------------------------------------------------------
 
 
@@ -324,6 +344,19 @@ def test_early_stopping_restores_the_best_epoch():
     assert stopper.best == min(history.val_loss)
     assert "val_loss" in history.stopped
     assert net.evaluate(*validation, loss="binary_cross_entropy")["loss"] == min(history.val_loss)
+
+
+@pytest.mark.parametrize("name, larger", [("error_rate", False), ("MSE", False), ("hit_rate", True)])
+def test_which_way_is_better_goes_by_the_name(name, larger):
+    x, y = blobs()
+
+    def metric(y_true, y_pred, sample_weight):
+        return float(next(values))
+
+    metric.__name__, values = name, iter([3, 1, 2, 2, 2])
+    stopper = fn.callbacks.EarlyStopping(name, patience=9)
+    classifier().fit(x, y, epochs=5, metrics=[metric], callbacks=[stopper])
+    assert (stopper.best, stopper.best_epoch) == ((3, 1) if larger else (1, 2))
 
 
 def test_reduce_on_plateau_lowers_the_rate():
@@ -394,9 +427,17 @@ def test_lbfgs_reaches_the_minimum():
 def test_lbfgs_moves_running_statistics_and_serves_callbacks():
     x, y = blobs()
     net = classifier()
-    epochs = []
-    net.fit(x, y, optimizer="lbfgs", epochs=5, callbacks=[lambda state: epochs.append(state.epoch)])
+    epochs, steps = [], []
+
+    class Spy:
+        every_steps = 2
+
+        def on_steps_end(self, state):
+            steps.append(state.optimizer.steps)
+
+    net.fit(x, y, optimizer="lbfgs", epochs=5, callbacks=[lambda state: epochs.append(state.epoch), Spy()])
     assert epochs == [1, 2, 3, 4, 5]
+    assert len(steps) == 2
     assert net.named_buffers()["2.running_mean"].any()
 
 

@@ -42,6 +42,8 @@ class JitState(NamedTuple):
 ROWS = NATIVES + steps.N_NATIVES
 # Positions in ``doubles``.
 SCALARS, HYPER, RATE, N_DOUBLES = 0, 8, 16, 17
+# What the loss's targets are (CLASSES): 0 numbers, class labels for cross-entropies, signs for hinge losses.
+LABELLED, SIGNED = 1, 2
 # What a state was made for (ABILITY).
 PREDICTS, DIFFERENTIATES, TRAINS = range(3)
 _ALIGNMENT = 64

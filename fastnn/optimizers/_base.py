@@ -156,6 +156,9 @@ class Optimizer:
                 f"this {type(self).__name__} holds the state of {slots.shape[1]} {slots.dtype} parameters and cannot "
                 f"go on with {n} {np.dtype(dtype)} parameters: call reset() or make a new one"
             )
+        # Kernels write by address, and joblib hands large arrays to its workers as read-only memory maps.
+        self.state.slots = np.require(slots, requirements=["C", "A", "W"])
+        self.state.scalars = np.require(self.state.scalars, requirements=["C", "A", "W"])
         return self.state
 
     def reset(self) -> None:

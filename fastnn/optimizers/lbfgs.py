@@ -40,7 +40,8 @@ class LBFGS(Optimizer):
     """Limited-memory BFGS on all the data at once, by SciPy's L-BFGS-B (Byrd et al. 1995); for small data sets.
 
     It has no learning rate: a line search finds the length of each step. Its path is SciPy's, not that of PyTorch's
-    optimizer of this name.
+    optimizer of this name. Each call of ``fit`` learns the curvature anew, so two calls end elsewhere than one of as
+    many epochs.
 
     Parameters
     ----------
