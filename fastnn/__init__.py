@@ -6,6 +6,9 @@
 4810
 """
 
+from importlib import import_module
+from types import ModuleType
+
 from fastnn import activations, callbacks, initializers, losses, metrics, optimizers, schedules
 from fastnn.io import load
 from fastnn.layers import Activation, BatchNorm, Dense, Dropout, LayerNorm, Residual
@@ -28,6 +31,9 @@ from fastnn.population import Population
 from fastnn.training import DivergenceError, History
 
 __version__ = "0.1.0"
+
+# Rooms that need more than the core, or more time to import: `fastnn.jit` is there without an import of its own.
+_ON_DEMAND = {"cuda", "data", "gates", "jit", "neurons", "plots", "sklearn"}
 
 __all__ = [
     "LBFGS",
@@ -61,3 +67,9 @@ __all__ = [
     "optimizers",
     "schedules",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _ON_DEMAND:
+        return import_module(f"fastnn.{name}")
+    raise AttributeError(f"module 'fastnn' has no attribute {name!r}")

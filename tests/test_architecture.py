@@ -1,6 +1,8 @@
 """The import arrows of docs/architecture.md are those of the code, and they go down only."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import fastnn
@@ -119,3 +121,19 @@ def test_the_engines_do_not_know_each_other():
 def test_files_read_in_one_go():
     lengths = {str(p.relative_to(PACKAGE)): len(p.read_text().splitlines()) for p in PACKAGE.rglob("*.py")}
     assert not {name: n for name, n in lengths.items() if n > MOST_LINES}
+
+
+def test_rooms_that_are_imported_on_demand():
+    code = """
+import sys
+import fastnn as fn
+
+assert not {"fastnn.jit", "fastnn.neurons", "matplotlib", "sklearn"} & set(sys.modules)
+fn.jit.predict, fn.neurons.Perceptron, fn.gates, fn.data.load_digits
+try:
+    fn.nothing
+except AttributeError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "module 'fastnn' has no attribute 'nothing'"
