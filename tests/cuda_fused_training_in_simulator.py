@@ -142,10 +142,14 @@ def test_which_plans():
     def plan(layers, n_inputs=8):
         return fn.Sequential(layers, n_inputs=n_inputs)._built()
 
-    def wide(width, depth, **options):
-        return fused.eligible(plan([fn.Dense(width, "relu")] * depth, width), **options)
+    def eligible(plan, from_pre_activation=False, rowwise=False, precision="bf16"):
+        found = fused.describe_training(plan, from_pre_activation)
+        return found is not None and fused.shape_for(found, precision, rowwise) is not None
 
-    assert fused.eligible(plan(ODD))
+    def wide(width, depth, **options):
+        return eligible(plan([fn.Dense(width, "relu")] * depth, width), **options)
+
+    assert eligible(plan(ODD))
     assert wide(64, 4)
     assert wide(64, 4, rowwise=True)
     assert not wide(64, 5)
@@ -154,12 +158,12 @@ def test_which_plans():
     assert wide(128, 1)
     assert not wide(128, 1, rowwise=True)
     assert not wide(128, 2)
-    assert fused.eligible(plan([fn.Dense(128, "relu"), fn.Dense(10)], 64))
+    assert eligible(plan([fn.Dense(128, "relu"), fn.Dense(10)], 64))
     assert wide(32, 4, precision="tf32")
     assert not wide(33, 1, precision="tf32")
     softmax = plan([fn.Dense(64, "relu"), fn.Dense(10, "softmax")], 64)
-    assert fused.eligible(softmax, True, True)
-    assert not fused.eligible(softmax)
-    assert not fused.eligible(plan([fn.Dense(129)]))
-    assert not fused.eligible(plan([fn.Dense(4), fn.Dropout(0.5), fn.Dense(2)]))
-    assert not fused.eligible(plan([fn.Dense(4, "step"), fn.Dense(2)]))
+    assert eligible(softmax, True, True)
+    assert not eligible(softmax)
+    assert not eligible(plan([fn.Dense(129)]))
+    assert not eligible(plan([fn.Dense(4), fn.Dropout(0.5), fn.Dense(2)]))
+    assert not eligible(plan([fn.Dense(4, "step"), fn.Dense(2)]))

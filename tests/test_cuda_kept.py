@@ -28,7 +28,7 @@ import numpy as np
 import fastnn as fn
 from machine_code import HOPPER, pretended_device
 from numba.cuda import dispatcher, types
-from fastnn.cuda import _jit, scalars, update
+from fastnn.cuda import _jit, intrinsics, scalars, update
 from fastnn.cuda.product import small_shape
 
 steepness = float(sys.argv[1])
@@ -42,7 +42,7 @@ own = fn.activations.from_functions("own", value, slope)
 def make(value):
     @_jit.kernel(32)
     def apply(x):
-        _jit.store(x, 0, value(_jit.load(x, 0)))
+        intrinsics.store(x, 0, value(intrinsics.load(x, 0)))
     return apply
 
 reals, indices, n = types.float32[::1], types.int64[::1], types.int64

@@ -1,6 +1,6 @@
-"""Networks on NVIDIA GPUs, so far inside the user's own CUDA kernels; needs the extra ``cuda`` or ``cuda12``.
+"""Networks on NVIDIA GPUs: the engine behind ``device="cuda"``, and functions for users' own CUDA kernels.
 
-Imported only when asked for: ``from fastnn import cuda``.
+Imported only when asked for: ``from fastnn import cuda``. Needs the extra ``cuda`` or ``cuda12``.
 """
 
 from __future__ import annotations

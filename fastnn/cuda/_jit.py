@@ -11,7 +11,7 @@ import importlib.util
 import os
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from typing import Any
 import llvmlite
 import numba
 import numpy as np
-from llvmlite import ir
 
 from fastnn import _jit
 from fastnn.cuda import _kept
@@ -38,8 +37,7 @@ if getattr(cuda, "implementation", None) != "NVIDIA":
 
 __all__ = [
     "DEFAULT_SHARED", "MAXIMUM_SHARED", "SIMULATED", "allow_shared", "capability", "cuda", "current_gpu", "device",
-    "distance", "dlpack_view", "extending", "gpu_of", "kernel", "libdevice", "load", "load2", "load4", "load_place",
-    "load_place4", "most_shared", "place", "quotient", "rolled", "store", "store2", "store4", "types",
+    "dlpack_view", "extending", "gpu_of", "kernel", "libdevice", "most_shared", "sequence", "types",
 ]  # fmt: skip
 
 #: Shared memory of a block that needs no permission, and what it may be allowed on compute capability 9.0.
@@ -52,7 +50,28 @@ def device(function: Callable[..., Any]) -> Any:
     """Compile a function that kernels call; it keeps NaN and infinities and approximates nothing."""
     if SIMULATED:  # `cuda` is this thread's in any function here
         return function
-    return cuda.jit(function, device=True, fastmath=False, **_INLINED)
+    return cuda.jit(function, device=True, fastmath=False, forceinline=True)
+
+
+def sequence(steps: Sequence[Any]) -> Any:
+    """One device function after the other, all with the same arguments.
+
+    In the place of a loop where arrays are to stay in registers: the compiler leaves a loop alone if its body is long,
+    and then an array that is indexed by a running number lies in memory.
+    """
+    if not steps:
+        return device(lambda *arguments: None)
+    if len(steps) == 1:
+        return steps[0]
+    # Halves of halves, because compilation recurses into every call.
+    first, second = sequence(steps[: len(steps) // 2]), sequence(steps[len(steps) // 2 :])
+
+    @device
+    def both(*arguments):
+        first(*arguments)
+        second(*arguments)
+
+    return both
 
 
 def kernel(threads: int) -> Callable[[Callable[..., Any]], Any]:
@@ -168,15 +187,18 @@ def dlpack_view(obj: Any, stream: int) -> Any:
     return StridedMemoryView.from_dlpack(obj, stream_ptr=stream)
 
 
-def allow_shared(compiled: Any, arguments: tuple[Any, ...], size: int) -> None:
-    """Let a launch with arguments of these types ask for ``size`` bytes of shared memory, more than all may have.
+def allow_shared(compiled: Any, arguments: str, dtype: np.dtype[Any], size: int) -> None:
+    """Let a kernel's launches ask for ``size`` bytes of shared memory, more than all may have.
 
-    Numba has no option for it (numba-cuda issue 94), so the driver is told what concerns the compiled function.
+    There is a letter for each argument: ``i`` for a flat array of int64, ``u`` of uint64, ``a`` of ``dtype``; ``n`` for
+    an int64, ``x`` for a number of ``dtype``. Numba has no option for it (numba-cuda issue 94), so the driver is told
+    what concerns the function compiled for these.
     """
     if SIMULATED or size <= DEFAULT_SHARED:
         return
-    driver = cuda.cudadrv.driver
-    compiled.compile(types.void(*arguments))
+    driver, real = cuda.cudadrv.driver, getattr(types, dtype.name)
+    kinds = {"i": types.int64[::1], "u": types.uint64[::1], "a": real[::1], "n": types.int64, "x": real}
+    compiled.compile(types.void(*(kinds[letter] for letter in arguments)))
     attribute = driver.binding.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
     for each in compiled.overloads.values():
         function = each._codelibrary.get_cufunc()
@@ -215,8 +237,6 @@ if SIMULATED:
     from numba.cuda.np.numpy_support import as_dtype
     from numba.cuda.simulator import kernel as _simulator
 
-    _INLINED = {}
-
     class _Shared:
         """Shared memory: an array for each line of a kernel that asks for one, as in the simulator.
 
@@ -249,173 +269,3 @@ if SIMULATED:
             return found if found is not None else getattr(_module, name)
 
     _module, cuda = cuda, _Current()
-
-    def rolled(n):
-        return n
-
-    def load(array, i):
-        return array[i]
-
-    def store(array, i, value):
-        array[i] = value
-
-    def load2(array, i):
-        return array[i], array[i + 1]
-
-    def quotient(a, b):
-        return a // b
-
-    def place(array, i):
-        return np.int32(i)
-
-    def distance(array, n):
-        return np.int32(n)
-
-    def load_place(array, at):
-        return array[at]
-
-    def load_place4(array, at):
-        return load4(array, at)
-
-    def load4(array, i):
-        return array[i], array[i + 1], array[i + 2], array[i + 3]
-
-    def store2(array, i, a, b):
-        array[i], array[i + 1] = a, b
-
-    def store4(array, i, a, b, c, d):
-        array[i], array[i + 1], array[i + 2], array[i + 3] = a, b, c, d
-
-else:
-    _INLINED = {"forceinline": True}
-
-    @extending.intrinsic
-    def rolled(typingctx, n):
-        """``n`` as a number that the compiler does not know.
-
-        It would unroll every loop of a fixed length: that takes minutes for deep networks, and what all rounds together
-        keep in registers spills.
-        """
-
-        def codegen(context, builder, signature, args):
-            hidden = ir.InlineAsm(ir.FunctionType(args[0].type, [args[0].type]), "mov.b64 $0, $1;", "=l,l")
-            return builder.call(hidden, args)
-
-        return types.uint64(types.uint64), codegen
-
-    def _address(context, builder, kind, array, i):
-        data = context.make_array(kind)(context, builder, array).data
-        return builder.gep(data, [i])
-
-    @extending.intrinsic
-    def load(typingctx, array, i):
-        """``array[i]`` of one dimension; a signed index is not tested for being negative."""
-
-        def codegen(context, builder, signature, args):
-            return builder.load(_address(context, builder, signature.args[0], *args))
-
-        return array.dtype(array, types.int64), codegen
-
-    @extending.intrinsic
-    def store(typingctx, array, i, value):
-        """``array[i] = value``, of the array's dtype."""
-
-        def codegen(context, builder, signature, args):
-            builder.store(args[2], _address(context, builder, signature.args[0], *args[:2]))
-
-        return types.void(array, types.int64, array.dtype), codegen
-
-    @extending.intrinsic
-    def quotient(typingctx, a, b):
-        """``a // b`` of numbers below 2**31 that are not negative: of 64 bits it would take four times as long."""
-
-        def codegen(context, builder, signature, args):
-            short = ir.IntType(32)
-            found = builder.udiv(*(builder.trunc(each, short) for each in args))
-            return builder.zext(found, args[0].type)
-
-        return types.int64(types.int64, types.int64), codegen
-
-    _SHARED = 3  # the address space
-
-    @extending.intrinsic
-    def place(typingctx, array, i):
-        """Where ``array[i]`` lies in shared memory: an int32, on which one addition does what two do on addresses."""
-
-        def codegen(context, builder, signature, args):
-            address = _address(context, builder, signature.args[0], *args)
-            inside = builder.addrspacecast(address, ir.PointerType(address.type.pointee, _SHARED))
-            return builder.ptrtoint(inside, ir.IntType(32))
-
-        return types.int32(array, types.int64), codegen
-
-    @extending.intrinsic
-    def distance(typingctx, array, n):
-        """Between the places of elements that lie ``n`` apart."""
-
-        def codegen(context, builder, signature, args):
-            size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
-            return builder.trunc(builder.mul(args[1], ir.Constant(args[1].type, size)), ir.IntType(32))
-
-        return types.int32(array, types.int64), codegen
-
-    @extending.intrinsic
-    def load_place(typingctx, array, at):
-        """What lies at a place; ``array`` says its dtype."""
-
-        def codegen(context, builder, signature, args):
-            kind = context.get_data_type(signature.args[0].dtype)
-            return builder.load(builder.inttoptr(args[1], ir.PointerType(kind, _SHARED)))
-
-        return array.dtype(array, types.int32), codegen
-
-    @extending.intrinsic
-    def load_place4(typingctx, array, at):
-        """Four neighbours from a place that is a multiple of 16 bytes."""
-
-        def codegen(context, builder, signature, args):
-            kind = ir.VectorType(context.get_data_type(signature.args[0].dtype), 4)
-            four = builder.load(builder.inttoptr(args[1], ir.PointerType(kind, _SHARED)), align=16)
-            parts = [builder.extract_element(four, ir.Constant(ir.IntType(32), k)) for k in range(4)]
-            return context.make_tuple(builder, signature.return_type, parts)
-
-        return types.UniTuple(array.dtype, 4)(array, types.int32), codegen
-
-    def _neighbours(width, context, builder, kind, array, i):
-        address = _address(context, builder, kind, array, i)
-        return builder.bitcast(address, ir.VectorType(address.type.pointee, width).as_pointer())
-
-    def _loading(width):
-        def load(typingctx, array, i):
-            """Neighbours as a tuple, by one instruction in float32; all is aligned to 4 * width bytes."""
-
-            def codegen(context, builder, signature, args):
-                address = _neighbours(width, context, builder, signature.args[0], *args)
-                loaded = builder.load(address, align=4 * width)
-                parts = [builder.extract_element(loaded, ir.Constant(ir.IntType(32), k)) for k in range(width)]
-                return context.make_tuple(builder, signature.return_type, parts)
-
-            return types.UniTuple(array.dtype, width)(array, types.int64), codegen
-
-        return extending.intrinsic(load)
-
-    load2, load4 = _loading(2), _loading(4)
-
-    def _store_neighbours(context, builder, signature, args):
-        array, i, *parts = args
-        width = len(parts)
-        address = _neighbours(width, context, builder, signature.args[0], array, i)
-        together = ir.Constant(address.type.pointee, ir.Undefined)
-        for k, part in enumerate(parts):
-            together = builder.insert_element(together, part, ir.Constant(ir.IntType(32), k))
-        builder.store(together, address, align=4 * width)
-
-    @extending.intrinsic
-    def store2(typingctx, array, i, a, b):
-        """What `load2` loads."""
-        return types.void(array, types.int64, *(array.dtype,) * 2), _store_neighbours
-
-    @extending.intrinsic
-    def store4(typingctx, array, i, a, b, c, d):
-        """What `load4` loads."""
-        return types.void(array, types.int64, *(array.dtype,) * 4), _store_neighbours

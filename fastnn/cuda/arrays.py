@@ -13,7 +13,8 @@ from numpy.typing import DTypeLike
 
 from fastnn import _checks
 from fastnn.cuda import scan, streams
-from fastnn.cuda._jit import SIMULATED, cuda, current_gpu, dlpack_view, gpu_of, kernel, store
+from fastnn.cuda._jit import SIMULATED, cuda, current_gpu, dlpack_view, gpu_of, kernel
+from fastnn.cuda.intrinsics import store
 from fastnn.cuda.scan import THREADS, blocks_for, first_item, step
 
 _ON_GPU = (2, 13)  # DLPack's numbers for memory of CUDA, and for its managed memory

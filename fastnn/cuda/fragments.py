@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastnn.cuda import mma
-from fastnn.cuda._jit import device, load, load2, store
+from fastnn.cuda._jit import device
+from fastnn.cuda.intrinsics import load, load2, store
 
 PRECISIONS = ("bf16", "fp16", "tf32")
 WIDTHS = (16, 32, 64, 128)
@@ -61,6 +62,11 @@ class Fragments(NamedTuple):
     rows_right_place: Callable[..., Any]
     rows_steps: Steps  # k: along the rows
     one: np.int32  # a word of numbers that are all 1
+
+
+def column_of(e):
+    """Of number e of sum tiles side by side, from a lane's first column on."""
+    return (e >> 3) * 16 + (e >> 2 & 1) * 8 + (e & 1)
 
 
 def fragments(precision: str, width: int) -> Fragments:

@@ -25,8 +25,9 @@ import numpy as np
 from fastnn import _rows as row
 from fastnn.activations import ActivationFunction
 from fastnn.cuda import mma
-from fastnn.cuda._jit import MAXIMUM_SHARED, SIMULATED, cuda, device, kernel, load, load2, store, store2, types
-from fastnn.cuda.fragments import WIDTHS, fragments
+from fastnn.cuda._jit import MAXIMUM_SHARED, SIMULATED, cuda, device, kernel, sequence, types
+from fastnn.cuda.fragments import WIDTHS, column_of, fragments
+from fastnn.cuda.intrinsics import load, load2, store, store2
 from fastnn.cuda.scalars import activation_value, exp, log
 from fastnn.plan import Plan
 
@@ -136,8 +137,11 @@ def blocks_for(shape: Shape, n: int, multiprocessors: int) -> int:
     return max(1, min(multiprocessors, -(-n // (16 * shape.row_tiles))))
 
 
-def stager(shape: Shape) -> Any:
-    """``stage(table, n_layers, state, words, floats)``: rounded weights and biases to shared memory, zeros around."""
+def stager(shape: Any) -> Any:
+    """``stage(table, n_layers, state, words, floats)``: rounded weights and biases to shared memory, zeros around.
+
+    ``shape`` is a `Shape`, or that of a kernel that trains.
+    """
     width, threads = shape.width, shape.threads
     tools = fragments(shape.precision, width)
     stage_two, size, rounds = tools.stage, width * tools.weight_line, -(-width * width // 2 // threads)
@@ -203,24 +207,6 @@ def write_tile(out, low, high, column, n_out, pairs, whole, c, q):
                         store(out, begin + j + 1, c[e + 1])
 
 
-def unrolled(steps: Sequence[Any]) -> Any:
-    """One device function after the other, all with the same arguments.
-
-    The compiler leaves a loop alone if its body is long, such as an activation, and an array that is indexed by a
-    running number does not stay in registers.
-    """
-    if len(steps) == 1:
-        return steps[0]
-    first, second = unrolled(steps[: len(steps) // 2]), unrolled(steps[len(steps) // 2 :])
-
-    @device
-    def both(*arguments):
-        first(*arguments)
-        second(*arguments)
-
-    return both
-
-
 def _at(function, e):
     @device
     def step(c):
@@ -229,29 +215,46 @@ def _at(function, e):
     return step
 
 
-def activator(functions: Sequence[Any], size: int) -> Any:
-    """``activate(code, c)``: the ``size`` numbers of c, by the function that the code names."""
-    steps = unrolled([_at(mma.relu, e) for e in range(size)])
+def chooser(choices: Sequence[Any]) -> Any:
+    """``run(code, *arguments)``: the first choice for the code `RELU`, the second for `FIRST`, and so on."""
+    chosen = device(lambda code, *arguments: None)
+    for code, choice in enumerate(choices, RELU):
+        chosen = _or_else(chosen, code, choice)
+    return chosen
 
+
+def _or_else(others, own_code, choice):
     @device
-    def activate(code, c):
-        if code == RELU:
-            steps(c)
-
-    for k, function in enumerate(functions):
-        activate = _or_else(activate, FIRST + k, unrolled([_at(function, e) for e in range(size)]))
-    return activate
-
-
-def _or_else(others, own_code, steps):
-    @device
-    def activate(code, c):
+    def chosen(code, *arguments):
         if code == own_code:
-            steps(c)
+            choice(*arguments)
         else:
-            others(code, c)
+            others(code, *arguments)
 
-    return activate
+    return chosen
+
+
+def along_columns(row_tiles: int, column_tiles: int) -> tuple[Any, Any]:
+    """``start(c, floats, at)`` and ``clear(c, first, column, n)``, of so many sum tiles ``c``.
+
+    They begin as the biases from ``floats[at]`` on, for all rows the same. Zeros come beyond column ``n``; ``first`` is
+    the tiles' first column and ``column`` a lane's in it. What an activation makes of padding must not meet an
+    infinity's product with zero.
+    """
+    columns, size, across = 8 * column_tiles, 8 * row_tiles * column_tiles, device(column_of)
+
+    @device
+    def start(c, floats, at):
+        for q in range(size):
+            c[q] = load(floats, at + across(q % columns))
+
+    @device
+    def clear(c, first, column, n):
+        if n < first + 16 * column_tiles:
+            for q in range(size):
+                c[q] = c[q] if first + column + across(q % columns) < n else _ZERO
+
+    return start, clear
 
 
 @device
@@ -294,7 +297,7 @@ def product_of_layer(
 
         return add
 
-    return unrolled([step(k, j) for k in range(tiles) for j in range(column_tiles)])
+    return sequence([step(k, j) for k in range(tiles) for j in range(column_tiles)])
 
 
 def _reader(pack: Any, words: int, row_tiles: int, tiles: int) -> Any:
@@ -311,7 +314,7 @@ def _reader(pack: Any, words: int, row_tiles: int, tiles: int) -> Any:
 
         return read
 
-    return unrolled([step(m, k) for m in range(row_tiles) for k in range(tiles)])
+    return sequence([step(m, k) for m in range(row_tiles) for k in range(tiles)])
 
 
 @cache
@@ -334,7 +337,9 @@ def forward_kernel(shape: Shape, activations: tuple[ActivationFunction, ...]) ->
     multiply = product_of_layer(
         tools.multiply, tools.forward, tools.forward_steps, row_tiles, column_tiles, tiles, words_of_tile
     )
-    activate = activator([activation_value(each, np.float32) for each in activations], all_sums)
+    functions = (mma.relu, *(activation_value(each, np.float32) for each in activations))
+    activate = chooser([sequence([_at(function, e) for e in range(all_sums)]) for function in functions])
+    start, clear = along_columns(row_tiles, column_tiles)
     # The code of an activation is long, so chunks that have one are a loop. Then they move up as new ones come, so that
     # no index depends on the chunk.
     moves = bool(activations)
@@ -344,16 +349,10 @@ def forward_kernel(shape: Shape, activations: tuple[ActivationFunction, ...]) ->
                  following, c):  # fmt: skip
         first, end = 16 * column_tiles * chunk, 16 * column_tiles * (chunk + 1)
         if first < n_out:
-            for q in range(all_sums):
-                j, across = (q >> 3) % column_tiles, (q >> 2 & 1) * 8 + (q & 1)
-                c[q] = load(floats, biases + layer * width + first + 16 * j + across)
+            start(c, floats, biases + layer * width + first)
             multiply(words, place + layer * size + chunk * column_tiles * step_n, a, c)
             activate(code, c)
-        if n_out < end:
-            # What an activation makes of padding must not meet an infinity's product with zero.
-            for q in range(all_sums):
-                j, across = (q >> 3) % column_tiles, (q >> 2 & 1) * 8 + (q & 1)
-                c[q] = c[q] if first + 16 * j + across + column < n_out else _ZERO
+        clear(c, first, column, n_out)
         whole = pairs != 0 and end <= n_out and first_row + 16 * row_tiles - 8 < n
         for m in range(row_tiles):
             if final:
@@ -414,7 +413,7 @@ def forward_kernel(shape: Shape, activations: tuple[ActivationFunction, ...]) ->
 def each_chunk(do_chunk: Any, count: int, in_a_loop: bool) -> Any:
     """``do_chunk(chunk, *arguments)`` for each chunk of columns."""
     if not in_a_loop:
-        return unrolled([_with_number(do_chunk, np.int64(k)) for k in range(count)])
+        return sequence([_with_number(do_chunk, np.int64(k)) for k in range(count)])
 
     @device
     def chunks(*arguments):

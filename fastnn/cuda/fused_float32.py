@@ -22,24 +22,12 @@ import numpy as np
 
 from fastnn.activations import ActivationFunction
 from fastnn.cuda import fused
-from fastnn.cuda._jit import (
-    SIMULATED,
-    cuda,
-    device,
-    distance,
-    kernel,
-    load,
-    load4,
-    load_place4,
-    place,
-    rolled,
-    store,
-    store4,
-    types,
-)
+from fastnn.cuda._jit import SIMULATED, cuda, device, kernel, types
 from fastnn.cuda.elements import make_elements
 from fastnn.cuda.fused import ACTIVATION, FIRST, LOG_SOFTMAX, N_IN, N_OUT, RELU, B, Description, W
-from fastnn.cuda.mma import meet, relu
+from fastnn.cuda.intrinsics import distance, load, load4, load_place4, place, rolled, store, store4
+from fastnn.cuda.lanes import meet
+from fastnn.cuda.mma import relu
 from fastnn.cuda.scalars import exp, log
 
 #: Layers up to this width.

@@ -22,27 +22,16 @@ import numpy as np
 
 from fastnn import _rows as row
 from fastnn.activations import ActivationFunction
-from fastnn.cuda._jit import (
-    cuda,
-    device,
-    distance,
-    load,
-    load4,
-    load_place,
-    load_place4,
-    place,
-    rolled,
-    store,
-    store4,
-    types,
-)
+from fastnn.cuda._jit import cuda, device, sequence, types
 from fastnn.cuda.elements import make_elements
 from fastnn.cuda.fused import ACTIVATION, FIRST, IDENTITY, N_IN, N_OUT, RELU, B, W
 from fastnn.cuda.fused_float32 import COLUMNS, PLACE, make_gather, make_product, make_stage
 from fastnn.cuda.fused_float32_layout import LAYER, PART, ROW, SHARE, NarrowShape
+from fastnn.cuda.intrinsics import distance, load, load4, load_place, load_place4, place, rolled, store, store4
+from fastnn.cuda.lanes import meet
 from fastnn.cuda.lone import LoneShape
 from fastnn.cuda.loss import make_loss
-from fastnn.cuda.mma import meet, relu
+from fastnn.cuda.mma import relu
 from fastnn.cuda.walk import Frame
 from fastnn.losses._base import Formula, RowLoops
 
@@ -68,20 +57,6 @@ class Block(NamedTuple):
     begin: Any
     add: Any
     write: Any
-
-
-def _all(functions):
-    """One device function after the other, all with the same arguments."""
-    if len(functions) == 1:
-        return functions[0]
-    first, others = functions[0], _all(functions[1:])
-
-    @device
-    def both(*arguments):
-        first(*arguments)
-        others(*arguments)
-
-    return both
 
 
 def _make_forward(line, rows, activations):
@@ -202,7 +177,7 @@ def _make_learn(width, line, part):
 
         return add
 
-    one, four = step(0), _all([step(k) for k in range(4)])
+    one, four = step(0), sequence([step(k) for k in range(4)])
 
     @device
     def learn(shared, x, y, count, sums):
@@ -279,7 +254,7 @@ def make_block(
     wide, few = (_make_forward(line, rows, activations) for rows in (lane_rows, 1))
     loss_of = make_loss(np.float32, LoneShape(32, 1, 4, warp_rows), source)
     learners, writers = zip(*(_make_part(shape, part) for part in range(shape.parts)), strict=True)
-    learn_part, write_part = _all(learners), _all(writers)
+    learn_part, write_part = sequence(learners), sequence(writers)
 
     @device
     def begin(net, state):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from fastnn.cuda import mma
-from fastnn.cuda._jit import cuda, device, load, types
-from fastnn.cuda.fused import FIRST, RELU, unrolled
-from fastnn.cuda.scalars import compiled, exp, log
+from fastnn.cuda._jit import cuda, device, sequence, types
+from fastnn.cuda.fragments import column_of
+from fastnn.cuda.fused import FIRST, RELU, chooser
+from fastnn.cuda.intrinsics import load
+from fastnn.cuda.scalars import activation_slope, activation_value, compiled, exp, log
 
 _ZERO, _ONE, _LOWEST = np.float32(0), np.float32(1), np.float32(-np.inf)
 
@@ -28,37 +30,21 @@ def with_slopes(activations, size):
 
         return step
 
-    def both_at(value, slope, p0, p1, e):
+    def both_at(value, slope, e):
         @device
         def step(c, s):
             z = c[e]
-            a = value(z, p0, p1)
+            a = value(z)
             c[e] = a
-            s[e] = slope(z, a, p0, p1)
+            s[e] = slope(z, a)
 
         return step
 
-    def or_else(others, own_code, steps):
-        @device
-        def activate(code, c, s):
-            if code == own_code:
-                steps(c, s)
-            else:
-                others(code, c, s)
+    def own(activation):
+        value, slope = activation_value(activation, np.float32), activation_slope(activation, np.float32)
+        return sequence([both_at(value, slope, e) for e in range(size)])
 
-        return activate
-
-    activate = device(lambda code, c, s: None)
-    activate = or_else(activate, RELU, unrolled([relu_at(e) for e in range(size)]))
-    for k, each in enumerate(activations):
-        value, slope = compiled(each.definition.value), compiled(each.definition.slope)
-        p0, p1 = (np.float32(number) for number in each.parameter_values)
-        activate = or_else(activate, FIRST + k, unrolled([both_at(value, slope, p0, p1, e) for e in range(size)]))
-    return activate
-
-
-def _across(e):
-    return e // 8 * 16 + e // 4 % 2 * 8 + e % 2
+    return chooser([sequence([relu_at(e) for e in range(size)]), *map(own, activations)])
 
 
 def formula(loss, size):
@@ -71,7 +57,7 @@ def formula(loss, size):
     value, gradient = compiled(loss.value), compiled(loss.gradient)
 
     def at(e, plain):
-        right, below = _across(e), e // 2 % 2
+        right, below = column_of(e), e // 2 % 2
 
         @device
         def step(c, s, code, y, begins, shares, factors, column, n_out, p0, p1, p2, p3, total):
@@ -92,8 +78,8 @@ def formula(loss, size):
 
         return step
 
-    any_rows, plain_rows = (unrolled([at(e, plain) for e in range(size)]) for plain in (False, True))
-    last = _across(size - 1)
+    any_rows, plain_rows = (sequence([at(e, plain) for e in range(size)]) for plain in (False, True))
+    last = column_of(size - 1)
 
     @device
     def gradients(c, s, code, y, begins, shares, factors, column, n_out, p0, p1, p2, p3, total):
@@ -113,7 +99,7 @@ def cross_entropy(size):
     """
 
     def largest_at(e):
-        right, below = _across(e), e // 2 % 2
+        right, below = column_of(e), e // 2 % 2
 
         @device
         def step(z, column, n_out, largest):
@@ -123,7 +109,7 @@ def cross_entropy(size):
         return step
 
     def target_at(e):
-        right, below = _across(e), e // 2 % 2
+        right, below = column_of(e), e // 2 % 2
 
         @device
         def target(y, begins, column, n_out, labels, keep, floor):
@@ -138,7 +124,7 @@ def cross_entropy(size):
         return target
 
     def sums_at(e):
-        right, below, target = _across(e), e // 2 % 2, target_at(e)
+        right, below, target = column_of(e), e // 2 % 2, target_at(e)
 
         @device
         def step(z, y, begins, column, n_out, labels, keep, floor, largest, sums, targets, losses):
@@ -151,7 +137,7 @@ def cross_entropy(size):
         return step
 
     def gradient_at(e):
-        right, below, target = _across(e), e // 2 % 2, target_at(e)
+        right, below, target = column_of(e), e // 2 % 2, target_at(e)
 
         @device
         def step(z, y, begins, weights, factors, column, n_out, labels, keep, floor, largest, shares, total):
@@ -164,9 +150,9 @@ def cross_entropy(size):
 
         return step
 
-    find_largest = unrolled([largest_at(e) for e in range(8)])
-    add_up = unrolled([sums_at(e) for e in range(8)])
-    differentiate = unrolled([gradient_at(e) for e in range(8)])
+    find_largest = sequence([largest_at(e) for e in range(8)])
+    add_up = sequence([sums_at(e) for e in range(8)])
+    differentiate = sequence([gradient_at(e) for e in range(8)])
     tiles, others = size // 8, size - 8
 
     @device

@@ -26,7 +26,7 @@ import numpy as np
 from fastnn import _rows as row
 from fastnn.activations import ActivationFunction
 from fastnn.cuda import mma
-from fastnn.cuda._jit import MAXIMUM_SHARED, SIMULATED, cuda, device, kernel, load, store, types
+from fastnn.cuda._jit import MAXIMUM_SHARED, SIMULATED, cuda, device, kernel, sequence, types
 from fastnn.cuda.fragments import WIDTHS, fragments
 from fastnn.cuda.fused import (
     ACTIVATION,
@@ -38,16 +38,16 @@ from fastnn.cuda.fused import (
     RELU,
     B,
     Description,
-    Shape,
     W,
+    along_columns,
     describe,
     each_chunk,
     product_of_layer,
     read_tile,
     stager,
-    unrolled,
 )  # fmt: skip
 from fastnn.cuda.fused_losses import cross_entropy, formula, with_slopes
+from fastnn.cuda.intrinsics import load, store
 from fastnn.plan import Plan
 
 #: A part of the gradients of weights: its layer (-1: none), and its first row and column, in tiles of 16.
@@ -118,14 +118,6 @@ def describe_training(plan: Plan, from_pre_activation: bool) -> Description | No
     return found._replace(table=table.reshape(-1))
 
 
-def eligible(
-    plan: Plan, from_pre_activation: bool = False, rowwise: bool = False, precision: str = "bf16"
-) -> bool:  # fmt: skip
-    """Whether `training_kernel` trains a plan: dense layers with element-wise activations that fit into a block."""
-    found = describe_training(plan, from_pre_activation)
-    return found is not None and shape_for(found, precision, rowwise) is not None
-
-
 def _parts(description: Description, shape: TrainingShape) -> list[tuple[int, int, int]]:
     down, across = shape.part_tiles
     return [
@@ -170,7 +162,7 @@ def _adder(tools, shape, part):
 
         return step
 
-    return unrolled([*(left_at(i) for i in range(down)), *(column_at(j) for j in range(across))])
+    return sequence([*(left_at(i) for i in range(down)), *(column_at(j) for j in range(across))])
 
 
 def _sums_of_part(shape):
@@ -218,7 +210,7 @@ def _row_reader(tools, tiles):
 
         return read
 
-    return unrolled([tile_at(k) for k in range(tiles)])
+    return sequence([tile_at(k) for k in range(tiles)])
 
 
 @cache
@@ -255,12 +247,13 @@ def training_kernel(shape: TrainingShape, activations: tuple[ActivationFunction,
     all_words, new_words, old_sums, all_sums = tiles * words, column_tiles * words, 8 * tiles - n_sums, 8 * tiles
     old_words, part_words = all_words - new_words, shape.part_tiles[0] * words
     sums_of_all = parts * _sums_of_part(shape)
-    stage = stager(Shape(width, shape.precision, warps, 1, column_tiles))
+    stage = stager(shape)
     forwards, backwards = (
         product_of_layer(tools.multiply, right, steps, 1, column_tiles, tiles, words)
         for right, steps in ((tools.forward, tools.forward_steps), (tools.backward, tools.backward_steps))
     )
     activate, read = with_slopes(activations, n_sums), _row_reader(tools, tiles)
+    start, clear = along_columns(1, column_tiles)
     rowwise = loss is None
     gradients = cross_entropy(all_sums) if rowwise else formula(loss, n_sums)
     adders = [_adder(tools, shape, part) for part in range(parts)]
@@ -281,7 +274,7 @@ def training_kernel(shape: TrainingShape, activations: tuple[ActivationFunction,
 
         return step
 
-    learn, write = unrolled([part_step(part) for part in range(parts)]), unrolled(writers)
+    learn, write = sequence([part_step(part) for part in range(parts)]), sequence(writers)
 
     @device
     def append(chunk, c, shared, at, following):
@@ -302,14 +295,7 @@ def training_kernel(shape: TrainingShape, activations: tuple[ActivationFunction,
 
         return step
 
-    put_outputs = unrolled([outputs_at(k) for k in range(tiles)])
-
-    @device
-    def clear(c, first, n):
-        """Zeros beyond the last column."""
-        if n < first + 16 * column_tiles:
-            for q in range(n_sums):
-                c[q] = c[q] if first + (q >> 3) * 16 + (q >> 2 & 1) * 8 + (q & 1) < n else _ZERO
+    put_outputs = sequence([outputs_at(k) for k in range(tiles)])
 
     @device
     def chunk_forward(
@@ -318,11 +304,10 @@ def training_kernel(shape: TrainingShape, activations: tuple[ActivationFunction,
     ):  # fmt: skip
         j, tile = 16 * column_tiles * chunk, chunk * column_tiles
         if j < n_out:
-            for q in range(n_sums):
-                c[q] = load(floats, bias + j + (q >> 3) * 16 + (q >> 2 & 1) * 8 + (q & 1))
+            start(c, floats, bias + j)
             forwards(shared, place + tile * forward_n, a, c)
             activate(code, c, s)
-        clear(c, j + column, n_out)
+        clear(c, j, column, n_out)
         if not final:
             if code >= FIRST:
                 for k in range(column_tiles):
@@ -352,7 +337,7 @@ def training_kernel(shape: TrainingShape, activations: tuple[ActivationFunction,
                 for q in range(n_sums):
                     gated = _ZERO if s[q] <= _ZERO else c[q]
                     c[q] = gated if code == RELU else c[q] * s[q]
-        clear(c, j + column, n)
+        clear(c, j, column, n)
         append(chunk, c, shared, into, following)
 
     chunks_forward, chunks_backward = (

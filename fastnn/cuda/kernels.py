@@ -16,11 +16,12 @@ from fastnn import _random
 from fastnn import _rows as row
 from fastnn.activations import ActivationFunction
 from fastnn.cuda import table as head
-from fastnn.cuda._jit import SIMULATED, cuda, device, kernel, load, store, types
+from fastnn.cuda._jit import SIMULATED, cuda, device, kernel, types
 from fastnn.cuda.elements import make_elements
 from fastnn.cuda.fused_float32 import LINES_FROM_AFAR
 from fastnn.cuda.fused_float32_layout import NarrowShape
 from fastnn.cuda.fused_float32_training import Net, make_block
+from fastnn.cuda.intrinsics import load, store
 from fastnn.cuda.lone import LoneShape, whole_vectors
 from fastnn.cuda.loss import Targets, make_loss, sample_of
 from fastnn.cuda.product import AnyShape, shared_kind

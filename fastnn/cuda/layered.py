@@ -15,8 +15,9 @@ import numpy as np
 from fastnn import _rows as row
 from fastnn.activations import ActivationFunction
 from fastnn.cuda import table as head
-from fastnn.cuda._jit import cuda, device, kernel, load, store
+from fastnn.cuda._jit import cuda, device, kernel
 from fastnn.cuda.elements import make_elements
+from fastnn.cuda.intrinsics import load, store
 from fastnn.cuda.kernels import LEARNS, MORE, SCALED, TRAINING, make_copy_out, make_gather, targets_of
 from fastnn.cuda.loss import make_loss
 from fastnn.cuda.product import AnyShape, shared_kind

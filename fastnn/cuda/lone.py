@@ -12,23 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastnn.cuda._jit import (
-    SIMULATED,
-    cuda,
-    device,
-    distance,
-    load,
-    load_place,
-    load_place4,
-    place,
-    quotient,
-    rolled,
-    store,
-)  # fmt: skip
+from fastnn.cuda._jit import SIMULATED, cuda, device
 from fastnn.cuda.fused_float32_layout import NarrowShape
+from fastnn.cuda.intrinsics import distance, load_place, load_place4, place, quotient, rolled
+from fastnn.cuda.lanes import WARP, beside
 
-# Neighbours that share a sum: of one warp, so that they exchange what they have without a barrier.
-_MOST_SHARES = 2 if SIMULATED else 32
 # Sums of a thread up to which they are shared: of more, there are enough for all threads.
 _SHARED_SUMS = 8
 # Vectors along k that eight neighbours read each in its own order.
@@ -59,15 +47,17 @@ class LoneShape(NamedTuple):
         return self.threads
 
 
-@device
-def whole_vectors(n):
+def _whole_vectors(n):
     """``n`` elements, and those that fill the last vector of four."""
     return (n + 3) // 4 * 4
 
 
+whole_vectors = device(_whole_vectors)
+
+
 def lone_bytes(shape: LoneShape | NarrowShape, dtype: np.dtype[Any], n_state: int, n_work: int) -> int:
     """Shared memory of a block that holds so many elements of a state and a workspace."""
-    return (shape.shared + -(-n_state // 4) * 4 + n_work) * dtype.itemsize
+    return (shape.shared + _whole_vectors(n_state) + n_work) * dtype.itemsize
 
 
 def lone_shape() -> LoneShape:
@@ -104,9 +94,13 @@ def _make_tiles(T, threads, ri, rj, start, finish, follows, after):
     """
     size = ri * rj
     counted = np.uint64(size)
-    vectors, most_shares = rj % 4 == 0, _MOST_SHARES if size <= _SHARED_SUMS else 1
+    vectors, most_shares = rj % 4 == 0, WARP if size <= _SHARED_SUMS else 1
     add_up, add = _make_add_up(size), _make_add(T, ri, rj)
     add_forward, add_backward, add_learn = _make_vector_adds(T, ri, rj) if vectors else (_no_vectors,) * 3
+
+    @device
+    def column(j0, s, across, near):
+        return j0 + (s >> 2) * 4 * across + (s & 3) * near
 
     @device
     def run(f, c, a, b, n_i, n_j, k0, k1):
@@ -144,7 +138,7 @@ def _make_tiles(T, threads, ri, rj, start, finish, follows, after):
             for r in range(ri):
                 left[r] = place(array_a, at_a + min(i0 + r * step_i, n_i - 1) * across_a + k * along_a)
             for s in range(rj):
-                j = min(j0 + (s >> 2) * 4 * across + (s & 3) * near, last_j)
+                j = min(column(j0, s, across, near), last_j)
                 right[s] = place(array_b, at_b + j * across_b + k * along_b)
             for e in range(size):
                 sums[e] = T(0)
@@ -157,20 +151,20 @@ def _make_tiles(T, threads, ri, rj, start, finish, follows, after):
             else:
                 add(sums, array_a, left, step_a, array_b, right, step_b, (length - share + shares - 1) >> bits)
                 if bits > 0:
-                    add_up(f, sums, shares)
+                    add_up(sums, shares)
             # Neighbours that share sums share the elements too.
             rows = n_i if inside else np.int64(0)
             for r in range(ri):
                 i = i0 + r * step_i
                 if i < rows:
                     for s in range(rj):
-                        j, e = j0 + (s >> 2) * 4 * across + (s & 3) * near, r * rj + s
+                        j, e = column(j0, s, across, near), r * rj + s
                         if j < n_j and (most_shares == 1 or (e & (shares - 1)) == share):
                             finish(f, c, i, j, sums[e] + start(f, c, i, j))
             if follows(f, c):
                 for e in range(np.int64(rolled(counted))):
                     s = e % rj
-                    i, j = i0 + e // rj * step_i, j0 + (s >> 2) * 4 * across + (s & 3) * near
+                    i, j = i0 + e // rj * step_i, column(j0, s, across, near)
                     if i < rows and j < n_j and (most_shares == 1 or (e & (shares - 1)) == share):
                         after(f, c, i, j)
 
@@ -277,31 +271,12 @@ def _make_vector_adds(T, ri, rj):
 
 
 def _make_add_up(size):
-    """``add_up(f, sums, shares)``: over so many neighbouring threads, for all of them and in a fixed order."""
-    if SIMULATED:
-        return _make_simulated_add_up(size)
-
     @device
-    def add_up(f, sums, shares):
-        apart = shares >> 1
-        while apart > 0:
+    def add_up(sums, shares):
+        """Over so many neighbouring threads, for all of them and in a fixed order."""
+        while shares > 1:
+            shares >>= 1
             for e in range(size):
-                sums[e] += cuda.shfl_xor_sync(0xFFFFFFFF, sums[e], np.int32(apart))
-            apart >>= 1
-
-    return add_up
-
-
-def _make_simulated_add_up(size):
-    """Through shared memory, because the simulator knows no warps."""
-
-    def add_up(f, sums, shares):
-        first = f.t & ~(shares - 1)
-        for e in range(size):
-            cuda.syncthreads()
-            store(f.shared, f.t, sums[e])
-            cuda.syncthreads()
-            sums[e] = sum(load(f.shared, first + k) for k in range(shares))
-        cuda.syncthreads()
+                sums[e] += beside(sums[e], shares)
 
     return add_up

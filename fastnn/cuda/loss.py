@@ -9,9 +9,10 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from fastnn import _rows as row
-from fastnn.cuda._jit import device, load, store
+from fastnn.cuda._jit import device
+from fastnn.cuda.intrinsics import load, store
 from fastnn.cuda.product import AnyShape
-from fastnn.cuda.rowwise import LANES, make_sums
+from fastnn.cuda.rowwise import LANES, row_largest, row_sum
 from fastnn.cuda.scalars import compiled, exp, log
 from fastnn.losses._base import Formula, RowLoops
 
@@ -78,7 +79,6 @@ def _elementwise(T, shape, source):
 def _softmax(T, shape, source):
     term = compiled(source.term)
     at_once = shape.threads // LANES
-    row_sum, row_largest, _ = make_sums(T, shape)
 
     @device
     def target(targets, sample, j):
@@ -103,11 +103,11 @@ def _softmax(T, shape, source):
             for j in range(lane, end, LANES):
                 o = load(f.space, out + j)
                 largest = o if o > largest else largest
-            largest = row_largest(f, largest)
+            largest = row_largest(largest)
             total = T(0) if inside else T(1)
             for j in range(lane, end, LANES):
                 total += exp(load(f.space, out + j) - largest)
-            total = row_sum(f, total)
+            total = row_sum(total)
             shift = largest + log(total)
             inner = T(0)
             for j in range(lane, end, LANES):
@@ -115,7 +115,7 @@ def _softmax(T, shape, source):
                 part, h = term(o - shift, target(targets, sample, j), T(n), p0, p1)
                 inner += h
                 mine += w * part if w != T(0) else (T(0) if o == o else o)
-            inner = row_sum(f, inner)
+            inner = row_sum(inner)
             for j in range(lane, end, LANES):
                 o = load(f.space, out + j)
                 z = o - shift

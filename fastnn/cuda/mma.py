@@ -19,11 +19,12 @@ import numpy as np
 from llvmlite import ir
 
 from fastnn.cuda._jit import SIMULATED, cuda, device, extending, types
+from fastnn.cuda.intrinsics import place
+from fastnn.cuda.lanes import beside, largest
 
 __all__ = [
-    "lane_id", "load_word", "matrices", "matrices_transposed", "meet", "mma_bf16", "mma_fp16", "mma_tf32", "pack_bf16",
-    "pack_fp16", "quad_max", "quad_sum", "relu", "round_tf32", "store_word", "unpack_bf16", "unpack_fp16",
-    "word_as_float",
+    "lane_id", "matrices", "matrices_transposed", "mma_bf16", "mma_fp16", "mma_tf32", "pack_bf16", "pack_fp16",
+    "quad_max", "quad_sum", "relu", "round_tf32", "unpack_bf16", "unpack_fp16", "word_as_float",
 ]  # fmt: skip
 
 
@@ -33,14 +34,24 @@ def lane_id():
     return cuda.threadIdx.x & 31
 
 
+@device
+def quad_sum(x):
+    """The sum over the four lanes that share the rows of a fragment."""
+    x += beside(x, 1)
+    return x + beside(x, 2)
+
+
+@device
+def quad_max(x):
+    """The largest number of those lanes; a NaN need not be it."""
+    return largest(x, 4)
+
+
 if SIMULATED:
     from functools import partial
 
     #: Blocks that run in the simulator have at most this many threads.
     _THREADS = 256
-
-    def meet():
-        cuda.syncthreads()
 
     def _words(numbers, dtype):
         """float32 numbers in 16 bits, two to a word; NumPy rounds to the nearest, ties to even."""
@@ -77,12 +88,6 @@ if SIMULATED:
 
     def relu(x):
         return np.float32(0) if x < 0 else x
-
-    def load_word(array, i):
-        return int(array.view(np.int32)[i])
-
-    def store_word(array, i, word):
-        array.view(np.int32)[i] = word
 
     def _decoded(words, precision):
         """Words of a fragment as numbers: one more axis, of the numbers in a word."""
@@ -146,19 +151,6 @@ if SIMULATED:
         return tuple(found)
 
     matrices, matrices_transposed = partial(_simulated_matrices, False), partial(_simulated_matrices, True)
-
-    def _quad(combine, x):
-        numbers = cuda.shared.array(_THREADS, np.float32)
-        thread = cuda.threadIdx.x
-        for distance in (1, 2):
-            numbers[thread] = x
-            cuda.syncthreads()
-            x = combine(x, numbers[thread ^ distance])
-            cuda.syncthreads()
-        return x
-
-    quad_sum = partial(_quad, lambda a, b: a + b)
-    quad_max = partial(_quad, lambda a, b: b if b > a else a)
 
 else:
     _word, _float = ir.IntType(32), ir.FloatType()
@@ -226,68 +218,31 @@ else:
     def unpack_bf16(word):
         return _low_bf16(word), _high_bf16(word)
 
-    def _matrices(modifier):
+    def _matrices_at(modifier):
         result = ir.LiteralStructType([_word] * 4)
         code = f"ldmatrix.sync.aligned.m8n8.x4{modifier}.shared.b16 {{$0,$1,$2,$3}}, [$4];"
         asm = _asm(code, "=r,=r,=r,=r,r,~{memory}", result, [_word], effects=True)
 
-        def matrices(typingctx, shared, i):
-            """Four 8 x 8 matrices of 16 bits; lane 8m + r says where row r of matrix m begins: at ``shared[i]``, which
-            is a multiple of 16 bytes.
-
-            A word of the result is row g, columns 2t and 2t + 1, of one of them (of its transpose).
-            """
-            kind = types.UniTuple(types.int32, 4)
-
+        def matrices_at(typingctx, at):
             def codegen(context, builder, signature, args):
-                data = context.make_array(signature.args[0])(context, builder, args[0]).data
-                inside = ir.PointerType(data.type.pointee, 3)
-                place = builder.ptrtoint(builder.addrspacecast(builder.gep(data, [args[1]]), inside), _word)
-                return _by_warp(context, builder, signature.return_type, asm, [place])
+                return _by_warp(context, builder, signature.return_type, asm, args)
 
-            return kind(shared, types.int64), codegen
+            return types.UniTuple(types.int32, 4)(types.int32), codegen
 
-        return extending.intrinsic(matrices)
+        return extending.intrinsic(matrices_at)
 
-    matrices, matrices_transposed = _matrices(""), _matrices(".trans")
-
-    def _word_at(builder, context, kind, array, i):
-        data = context.make_array(kind)(context, builder, array).data
-        return builder.bitcast(builder.gep(data, [i]), _word.as_pointer())
-
-    @extending.intrinsic
-    def load_word(typingctx, array, i):
-        """The bits of a float32 number, as an int32."""
-
-        def codegen(context, builder, signature, args):
-            return builder.load(_word_at(builder, context, signature.args[0], *args))
-
-        return types.int32(array, types.int64), codegen
-
-    @extending.intrinsic
-    def store_word(typingctx, array, i, word):
-        """What `load_word` loads."""
-
-        def codegen(context, builder, signature, args):
-            builder.store(args[2], _word_at(builder, context, signature.args[0], *args[:2]))
-
-        return types.void(array, types.int64, types.int32), codegen
+    _straight, _transposed = _matrices_at(""), _matrices_at(".trans")
 
     @device
-    def meet():
-        """A barrier for the lanes of a warp: what they have written before, all of them read after."""
-        cuda.syncwarp()
+    def matrices(shared, i):
+        """Four 8 x 8 matrices of 16 bits; lane 8m + r says where row r of matrix m begins: at ``shared[i]``, which is a
+        multiple of 16 bytes.
+
+        A word of the result is row g, columns 2t and 2t + 1, of one of them.
+        """
+        return _straight(place(shared, i))
 
     @device
-    def quad_sum(x):
-        """The sum over the four lanes that share the rows of a fragment."""
-        x += cuda.shfl_xor_sync(0xFFFFFFFF, x, 1)
-        return x + cuda.shfl_xor_sync(0xFFFFFFFF, x, 2)
-
-    @device
-    def quad_max(x):
-        """The largest number of those lanes; a NaN need not be it."""
-        other = cuda.shfl_xor_sync(0xFFFFFFFF, x, 1)
-        x = other if other > x else x
-        other = cuda.shfl_xor_sync(0xFFFFFFFF, x, 2)
-        return other if other > x else x
+    def matrices_transposed(shared, i):
+        """The same of their transposes."""
+        return _transposed(place(shared, i))

@@ -10,14 +10,14 @@ from fastnn import _rows as row
 from fastnn._objective import Objective
 from fastnn.activations import ActivationFunction
 from fastnn.cuda import fused, fused_float32, fused_training, kernels, streams, table
-from fastnn.cuda._jit import SIMULATED, allow_shared, most_shared, types
+from fastnn.cuda._jit import SIMULATED, allow_shared, most_shared
 from fastnn.cuda.fused_float32_layout import Layout, layout_for
 from fastnn.losses._base import Formula
 
 if TYPE_CHECKING:
     from fastnn.cuda.passes import Batch, Device, Passes
 
-_INTEGERS, _REALS, _INTEGER, _REAL = types.int64[::1], types.float32[::1], types.int64, types.float32
+_DTYPE = np.dtype(np.float32)
 
 
 def _in_groups(size: int, array: Any, columns: int) -> bool:
@@ -43,7 +43,7 @@ class Forward:
             self._shape = self._shape._replace(warps=1)
         self._bytes = fused.shared_bytes(self._shape, description.n_layers)
         self._run = fused.forward_kernel(self._shape, description.activations)
-        allow_shared(self._run, (_INTEGERS, _INTEGER, _REALS, _REALS, _INTEGER, _REALS, _INTEGER), self._bytes)
+        allow_shared(self._run, "inaanan", _DTYPE, self._bytes)
         self._table = streams.to_device(description.table)
 
     def run(self, state: Any, x: Any, out: Any, n: int) -> None:
@@ -77,8 +77,7 @@ class Float32Forward:
         self._weights, self._warps, self._multiprocessors = weights, warps, device.multiprocessors
         self._bytes = fused_float32.shared_bytes(weights, warps)
         self._run = fused_float32.forward_kernel(description.activations)
-        arguments = _INTEGERS, _INTEGER, _INTEGER, _REALS, _REALS, _INTEGER, _REALS, _INTEGER
-        allow_shared(self._run, arguments, self._bytes)
+        allow_shared(self._run, "innaanan", _DTYPE, self._bytes)
         self._table = streams.to_device(layers)
 
     def run(self, state: Any, x: Any, out: Any, n: int) -> None:
@@ -144,11 +143,7 @@ class Backward:
         source = objective.resolved.source
         loss = source if isinstance(source, Formula) else None
         self._run = fused_training.training_kernel(shape, description.activations, loss)
-        arguments = (
-            _INTEGERS, _INTEGER, _INTEGERS, _REALS, _REALS, _REALS, _REALS, _INTEGERS, *(_INTEGER,) * 4, _REAL, _REAL,
-            _REALS, *(_REAL,) * 4, _INTEGER, _REALS, _REALS,
-        )  # fmt: skip
-        allow_shared(self._run, arguments, self._bytes)
+        allow_shared(self._run, "iniaaaainnnnxxaxxxxnaa", _DTYPE, self._bytes)
         self._table = streams.to_device(description.table)
         self._pieces = streams.to_device(fused_training.parts_for(description, shape))
         self._no_weights, self._no_order = streams.empty((0,), np.float32), streams.empty((0,), np.int64)
@@ -185,11 +180,7 @@ class Float32Backward:
         self.parts = self.losses * self._layout.shares
         self._run = kernels.narrow_kernel(shape, found.activations, objective.resolved.source)
         self._bytes = 4 * (shape.shared + self._layout.size)
-        arguments = (
-            _INTEGERS, *(_INTEGER,) * 3, *(_REALS,) * 4, _INTEGERS, *(_INTEGER,) * 5, _REAL, _REALS, _INTEGER, _REALS,
-            _REALS,
-        )  # fmt: skip
-        allow_shared(self._run, arguments, self._bytes)
+        allow_shared(self._run, "innnaaaainnnnnxanaa", _DTYPE, self._bytes)
         self._table = streams.to_device(self._layout.table)
         self._reals = streams.to_device(np.array(objective.resolved.parameter_values, np.float32))
 

@@ -19,7 +19,7 @@ from fastnn import _rows as row
 from fastnn._objective import Objective
 from fastnn.activations import ActivationFunction
 from fastnn.cuda import kernels, layered, narrow, streams, table, update
-from fastnn.cuda._jit import SIMULATED, allow_shared, cuda, current_gpu, most_shared, types
+from fastnn.cuda._jit import SIMULATED, allow_shared, cuda, current_gpu, most_shared
 from fastnn.cuda.elements import activations_of
 from fastnn.cuda.fused_float32_layout import NarrowShape
 from fastnn.cuda.lone import LoneShape, lone_bytes, lone_shape
@@ -336,8 +336,7 @@ class Passes:
         """`kernels.train_kernel` for these batches and the optimizer's rule; its launches take `shared` bytes."""
         device = self._device
         run = kernels.train_kernel(device.real, self.shape, self._activations, self._source, rule)
-        reals, indices, keys = getattr(types, device.dtype.name)[::1], types.int64[::1], types.uint64[::1]
-        allow_shared(run, (indices, *(reals,) * 6, indices, reals, keys, *(types.int64,) * 6), self.shared)
+        allow_shared(run, "iaaaaaaiaunnnnnn", device.dtype, self.shared)
         return run
 
     def arguments(self, batch: Batch) -> tuple[Any, ...]:

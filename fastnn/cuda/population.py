@@ -16,9 +16,11 @@ import numpy as np
 from fastnn import _random
 from fastnn._objective import Objective
 from fastnn.cuda import kernels, scan, streams, table
-from fastnn.cuda._jit import SIMULATED, cuda, kernel, load, store
+from fastnn.cuda._jit import SIMULATED, cuda, kernel
 from fastnn.cuda.engine import Engine
+from fastnn.cuda.intrinsics import load, store
 from fastnn.cuda.passes import Device, Passes
+from fastnn.cuda.scan import THREADS
 from fastnn.cuda.update import LOSS, WEIGHT, WIDTH
 from fastnn.optimizers import Optimizer
 from fastnn.optimizers._rules import begin_steps
@@ -26,7 +28,6 @@ from fastnn.plan import Plan
 
 # Samples that a block takes at once: the values of those of all running blocks should stay in the second-level cache.
 _BLOCK_ROWS = 8 if SIMULATED else 128
-_THREADS = 4 if SIMULATED else 256
 # One launch lasts about this long, so that Ctrl-C is served in time, but never less than an epoch.
 _LAUNCH_SECONDS = 0.1
 _FIRST_STEPS = 64
@@ -40,11 +41,11 @@ def _move_kernel() -> Any:
     They begin at ``first`` and lie ``apart`` from those of the next network.
     """
 
-    @kernel(_THREADS)
+    @kernel(THREADS)
     def move(which, source, first, apart, target, target_first, target_apart, size):
         k = load(which, np.int64(cuda.blockIdx.x))
         begin, target_begin = first + k * apart, target_first + k * target_apart
-        for i in range(np.int64(cuda.threadIdx.x), size, _THREADS):
+        for i in range(np.int64(cuda.threadIdx.x), size, THREADS):
             store(target, target_begin + i, load(source, begin + i))
 
     return move
@@ -61,7 +62,7 @@ class _Parts(NamedTuple):
 def _move(which: np.ndarray, source: _Parts, target: _Parts, size: int) -> None:
     """Copy ``size`` elements of each of the networks ``which``, (networks,) int64."""
     if which.size and size:
-        _move_kernel()[which.size, _THREADS, streams.current()](
+        _move_kernel()[which.size, THREADS, streams.current()](
             streams.to_device(which), source.array, np.int64(source.first), np.int64(source.apart), target.array,
             np.int64(target.first), np.int64(target.apart), np.int64(size),
         )  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.cuda import kernels, layered, narrow, streams, table
-from fastnn.cuda._jit import DEFAULT_SHARED, allow_shared, most_shared, types
+from fastnn.cuda._jit import DEFAULT_SHARED, allow_shared, most_shared
 from fastnn.cuda.lone import LoneShape, lone_bytes, wide_lone_shape
 from fastnn.cuda.passes import PIECE, Device
 from fastnn.cuda.product import AnyShape, dynamic_bytes, stream_shape
@@ -58,8 +58,7 @@ class Samples:
             self._bytes = dynamic_bytes(shape, device.dtype)
         self._threads, self._tile = shape.threads, shape.rows
         self._run = kernels.predict_kernel(device.real, shape, device.activations, in_shared)
-        reals, indices = getattr(types, device.dtype.name)[::1], types.int64
-        allow_shared(self._run, (indices[::1], *(reals,) * 5, indices), self._bytes)
+        allow_shared(self._run, "iaaaaan", device.dtype, self._bytes)
         self._rows, self._reals = streams.to_device(made.numbers), device.numbers()
         self._spaces = _Spaces(device, made.ld, shape.rows, 0 if in_shared else device.most * shape.rows)
 

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastnn.cuda._jit import SIMULATED, cuda, device, load, load4, store, types
+from fastnn.cuda._jit import SIMULATED, cuda, device, types
 from fastnn.cuda.fused_float32_layout import NarrowShape
+from fastnn.cuda.intrinsics import load, load4, load_word, store, store_word
 from fastnn.cuda.lone import LoneShape
-from fastnn.cuda.mma import load_word, mma_bf16, mma_fp16, mma_tf32, pack_bf16, pack_fp16, round_tf32, store_word
+from fastnn.cuda.mma import mma_bf16, mma_fp16, mma_tf32, pack_bf16, pack_fp16, round_tf32
 
 
 class Shape(NamedTuple):

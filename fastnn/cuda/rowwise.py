@@ -9,10 +9,10 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from fastnn import _rows as row
-from fastnn.cuda._jit import SIMULATED, cuda, device, load, store
+from fastnn.cuda import lanes
+from fastnn.cuda._jit import SIMULATED, cuda, device
+from fastnn.cuda.intrinsics import load, store
 from fastnn.cuda.product import AnyShape
 from fastnn.cuda.scalars import exp, log, sqrt
 
@@ -32,59 +32,37 @@ class Rowwise(NamedTuple):
     layer_norm_backward: Any
 
 
-class Sums(NamedTuple):
-    """Device functions by which threads of a block add up: all of the block call them together."""
+def _over_row(over):
+    @device
+    def over_row(value):
+        lanes.meet()  # what others have read before, one may write after
+        return over(value, LANES)
 
-    of_row: Any  # (f, value): over the threads that share a row
-    largest: Any  # (f, value): the largest of those; a NaN need not be it
-    of_column: Any  # (f, value): over the threads that share a column
+    return over_row
+
+
+#: ``(value)``: the sum over the threads that share a row, for all of them; in a fixed order.
+row_sum = _over_row(lanes.add_up)
+#: The largest of theirs; a NaN need not be it.
+row_largest = _over_row(lanes.largest)
 
 
 @cache
-def make_sums(T: Any, shape: AnyShape) -> Sums:
-    """For blocks of this shape; in a fixed order, so the same numbers give the same bits."""
+def make_column_sum(T: Any, shape: AnyShape) -> Any:
+    """``(f, value)``: the sum over the threads of a block that share a column, for all of them; in a fixed order."""
     scratch, groups = shape.shared - shape.threads, shape.threads // COLUMNS
 
-    def among(first_of, apart, count, begin, combine):
-        """``(f, value)``: what ``count`` threads have, from thread ``first_of(t)`` on each ``apart`` from the next."""
-
-        @device
-        def combined(f, value):
-            store(f.shared, scratch + f.t, value)
-            cuda.syncthreads()
-            found, first = begin(value), scratch + first_of(f.t)
-            for k in range(count):
-                found = combine(found, load(f.shared, first + k * apart))
-            cuda.syncthreads()
-            return found
-
-        return combined
-
-    of_the_row, of_the_column = device(lambda t: t // LANES * LANES), device(lambda t: t % COLUMNS)
-    nothing, own = device(lambda value: T(0)), device(lambda value: value)
-    add, larger = device(lambda found, other: found + other), device(lambda a, b: b if b > a else a)
-    if SIMULATED:
-        of_row = among(of_the_row, 1, LANES, nothing, add)
-        largest = among(of_the_row, 1, LANES, own, larger)
-    else:
-        of_row, largest = _among_lanes(add), _among_lanes(larger)
-    of_column = among(of_the_column, COLUMNS, groups, nothing, add)
-    return Sums(of_row, largest, of_column)
-
-
-def _among_lanes(combine):
-    """``(f, value)``: over the threads that share a row, which are of one warp and so need no barrier."""
-
     @device
-    def combined(f, value):
-        cuda.syncwarp()  # what lanes have read before, others may write after
-        apart = LANES >> 1
-        while apart > 0:
-            value = combine(value, cuda.shfl_xor_sync(0xFFFFFFFF, value, np.int32(apart)))
-            apart >>= 1
-        return value
+    def column_sum(f, value):
+        store(f.shared, scratch + f.t, value)
+        cuda.syncthreads()
+        total, first = T(0), scratch + f.t % COLUMNS
+        for k in range(groups):
+            total += load(f.shared, first + k * COLUMNS)
+        cuda.syncthreads()
+        return total
 
-    return combined
+    return column_sum
 
 
 @cache
@@ -95,7 +73,7 @@ def make_rowwise(T: Any, shape: AnyShape) -> Rowwise:
     does so in place.
     """
     at_once, groups = shape.threads // LANES, shape.threads // COLUMNS
-    row_sum, row_largest, column_sum = make_sums(T, shape)
+    column_sum = make_column_sum(T, shape)
 
     @device
     def softmax(f, q):
@@ -109,14 +87,14 @@ def make_rowwise(T: Any, shape: AnyShape) -> Rowwise:
             for j in range(lane, end, LANES):
                 z = load(f.space, out + j)
                 largest = z if z > largest else largest
-            largest = row_largest(f, largest)
+            largest = row_largest(largest)
             total = T(0) if end > 0 else T(1)
             for j in range(lane, end, LANES):
                 z = load(f.space, out + j) - largest
                 e = exp(z)
                 total += e
                 store(f.space, out + j, z if logarithm else e)
-            total = row_sum(f, total)
+            total = row_sum(total)
             rest = log(total) if logarithm else T(1) / total
             for j in range(lane, end, LANES):
                 a = load(f.space, out + j)
@@ -136,7 +114,7 @@ def make_rowwise(T: Any, shape: AnyShape) -> Rowwise:
             for j in range(lane, end, LANES):
                 dj = load(f.space, d + j)
                 total += dj if logarithm else load(f.space, out + j) * dj
-            total = row_sum(f, total)
+            total = row_sum(total)
             for j in range(lane, end, LANES):
                 a, dj = load(f.space, out + j), load(f.space, d + j)
                 store(f.space, d + j, dj - exp(a) * total if logarithm else a * (dj - total))
@@ -155,12 +133,12 @@ def make_rowwise(T: Any, shape: AnyShape) -> Rowwise:
             total = T(0)
             for j in range(lane, end, LANES):
                 total += load(f.space, source + j)
-            mean = row_sum(f, total) / count
+            mean = row_sum(total) / count
             square = T(0)
             for j in range(lane, end, LANES):
                 centred = load(f.space, source + j) - mean
                 square += centred * centred
-            inverse = T(1) / sqrt(row_sum(f, square) / count + eps)
+            inverse = T(1) / sqrt(row_sum(square) / count + eps)
             for j in range(lane, end, LANES):
                 normal = (load(f.space, source + j) - mean) * inverse
                 if slope >= 0:
@@ -184,7 +162,7 @@ def make_rowwise(T: Any, shape: AnyShape) -> Rowwise:
                 g = load(f.space, d + j) * load(f.state, w + j)
                 total += g
                 product += g * load(f.space, normal + j)
-            mean, mean_product = row_sum(f, total) / count, row_sum(f, product) / count
+            mean, mean_product = row_sum(total) / count, row_sum(product) / count
             inverse = load(f.space, at + load(f.table, q + row.STATISTICS)) if end > 0 else T(0)
             for j in range(lane, end, LANES):
                 g = load(f.space, d + j) * load(f.state, w + j)

@@ -14,7 +14,8 @@ import numpy as np
 
 from fastnn import _checks, plan
 from fastnn import _rows as row
-from fastnn.cuda._jit import cuda, device, rolled
+from fastnn.cuda._jit import cuda, device, sequence
+from fastnn.cuda.intrinsics import rolled
 from fastnn.cuda.scalars import activation_value, exp, log, sqrt
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def device_predict(net: Sequential) -> Any:
     n_in, n_out, source, target = map(
         _Index, (laid_out.n_inputs, laid_out.n_outputs, places.rows[0].input, places.rows[-1].output)
     )
-    run = _sequence(list(_steps(laid_out, places, T)))
+    run = sequence(list(_steps(laid_out, places, T)))
 
     @device
     def predict(state, x, out):
@@ -148,22 +149,6 @@ def _steps(laid_out: plan.Plan, places: plan.SamplePlaces, T: Any) -> Iterator[A
             yield _softmax(T, n, source, target, activation.name == "log_softmax")
         elif activation is not None and q[row.ACT] != row.IDENTITY:
             yield _elementwise(activation_value(activation, T), n, source, target)
-
-
-def _sequence(steps: list[Any]) -> Any:
-    """One step after the other; halves of halves, because compilation recurses into every call."""
-    if not steps:
-        return device(lambda state, values: None)
-    if len(steps) == 1:
-        return steps[0]
-    first, second = _sequence(steps[: len(steps) // 2]), _sequence(steps[len(steps) // 2 :])
-
-    @device
-    def both(state, values):
-        first(state, values)
-        second(state, values)
-
-    return both
 
 
 def _dense(T, n_in, n_out, w, b, source, target):

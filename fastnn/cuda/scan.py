@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn.cuda import streams
-from fastnn.cuda._jit import SIMULATED, cuda, device, kernel, load, load4
+from fastnn.cuda._jit import SIMULATED, cuda, device, kernel
+from fastnn.cuda.intrinsics import load, load4
 
 THREADS = 4 if SIMULATED else 256
 # Numba warns of fewer than 128 blocks; those without work cost next to nothing.

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fastnn.cuda import scan, streams
-from fastnn.cuda._jit import kernel, store
+from fastnn.cuda._jit import kernel
 from fastnn.cuda.arrays import as_columns, as_device, element, not_finite, on_device, packed
+from fastnn.cuda.intrinsics import store
 from fastnn.cuda.scan import THREADS, blocks_for, first_item, step
 from fastnn.losses import Loss, _targets
 

@@ -13,8 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastnn import _rows as row
+from fastnn.cuda import lanes
 from fastnn.cuda import table as head
-from fastnn.cuda._jit import SIMULATED, cuda, device, kernel, load, store
+from fastnn.cuda._jit import cuda, device, kernel
+from fastnn.cuda.intrinsics import load, quotient, store
+from fastnn.cuda.lanes import WARP
 from fastnn.cuda.lone import LoneShape
 from fastnn.cuda.product import AnyShape, shared_kind
 from fastnn.cuda.scalars import compiled, sqrt
@@ -44,48 +47,21 @@ class Update(NamedTuple):
 def make_block_sum(T: Any, shape: AnyShape | LoneShape) -> Any:
     """``block_sum(shared, t, value)``: over all threads of the block, for all of them, in a fixed order."""
     # In two rounds, because barriers are what it costs.
-    gather, rounds = (_gather_simulated if SIMULATED else _gather_warps)(T, shape.threads)
-    scratch = shape.shared - shape.threads
+    scratch, warps = shape.shared - shape.threads, shape.threads // WARP
 
     @device
     def block_sum(shared, t, value):
         cuda.syncthreads()  # nobody reads what was there before
-        gather(shared, scratch, t, value)
+        value = lanes.add_up(value, WARP)
+        if t & (WARP - 1) == 0:
+            store(shared, scratch + quotient(t, WARP), value)
         cuda.syncthreads()
         total = T(0)
-        for k in range(rounds):
+        for k in range(warps):
             total += load(shared, scratch + k)
         return total
 
     return block_sum
-
-
-def _gather_warps(T, threads):
-    """A sum for each warp, one behind the other; and how many those are."""
-
-    @device
-    def gather(shared, scratch, t, value):
-        for apart in (16, 8, 4, 2, 1):
-            value += cuda.shfl_xor_sync(0xFFFFFFFF, value, apart)
-        if t & 31 == 0:
-            store(shared, scratch + (t >> 5), value)
-
-    return gather, threads // 32
-
-
-def _gather_simulated(T, threads):
-    """The same without warps, which the simulator does not know."""
-    rounds = min(threads, 2)
-
-    def gather(shared, scratch, t, value):
-        store(shared, scratch + t, value)
-        cuda.syncthreads()
-        own = sum((load(shared, scratch + k) for k in range(t, threads, rounds)), T(0))
-        cuda.syncthreads()
-        if t < rounds:
-            store(shared, scratch + t, own)
-
-    return gather, rounds
 
 
 @cache
@@ -182,8 +158,11 @@ def make_update(T: Any, shape: AnyShape | LoneShape, rule: Any) -> Update:
         factor = clip / (sqrt(squares) + T(1e-6))
         return T(1) if factor >= T(1) else factor  # a NaN is kept
 
-    if rule is None:
-        return Update(block_sum, scale_of, gradient_scale, inverse_scale, adjust, penalty, collect, factor_of, None)
+    apply = None if rule is None else _make_apply(T, rule)
+    return Update(block_sum, scale_of, gradient_scale, inverse_scale, adjust, penalty, collect, factor_of, apply)
+
+
+def _make_apply(T, rule):
     step_of, n_slots = compiled(rule.rule), rule.n_slots
 
     @device
@@ -210,7 +189,7 @@ def make_update(T: Any, shape: AnyShape | LoneShape, rule: Any) -> Update:
             if n_slots > 2:
                 store(work, slots + 2 * n + i, T(s2))
 
-    return Update(block_sum, scale_of, gradient_scale, inverse_scale, adjust, penalty, collect, factor_of, apply)
+    return apply
 
 
 @cache

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastnn import _rows as row
-from fastnn.cuda._jit import cuda, device, load, rolled, store
+from fastnn.cuda._jit import cuda, device
 from fastnn.cuda.elements import Elements
+from fastnn.cuda.intrinsics import load, rolled, store
 from fastnn.cuda.lone import LoneShape, make_lone_product
 from fastnn.cuda.product import AnyShape, make_product
-from fastnn.cuda.rowwise import COLUMNS, LANES, make_rowwise, make_sums
+from fastnn.cuda.rowwise import COLUMNS, LANES, make_column_sum, make_rowwise
 
 
 class Frame(NamedTuple):
@@ -67,7 +68,7 @@ def make_walk(T: Any, shape: AnyShape | LoneShape, elements: Elements) -> Walk:
     """
     value_of, slope_of, dropout_of = elements
     softmax, softmax_backward, batch_norm, batch_norm_backward, layer_norm, layer_norm_backward = make_rowwise(T, shape)
-    column_sum = make_sums(T, shape).of_column
+    column_sum = make_column_sum(T, shape)
     one, nothing, at_once, groups = np.int64(1), np.int64(0), shape.threads // LANES, shape.threads // COLUMNS
 
     @device
