@@ -167,3 +167,11 @@ def test_which_plans():
     assert not eligible(plan([fn.Dense(129)]))
     assert not eligible(plan([fn.Dense(4), fn.Dropout(0.5), fn.Dense(2)]))
     assert not eligible(plan([fn.Dense(4, "step"), fn.Dense(2)]))
+
+
+def test_less_shared_memory_takes_fewer_warps():
+    found = fused.describe_training(fn.Sequential([fn.Dense(64, "relu")] * 3, n_inputs=64)._built(), False)
+    most = fused.shape_for(found, "bf16")
+    fewer = fused.shape_for(found, "bf16", most_bytes=fused.shared_bytes(most, 3) - 1)
+    assert fewer.warps < most.warps == 8
+    assert fused.shape_for(found, "bf16", most_bytes=0) is None

@@ -299,7 +299,7 @@ def make_block(
             given -= slot
             f = Frame(
                 table, zero, reals, reals, zero, zero, reals, zero, zero, shared, given + to_dy, np.int64(line), rows,
-                shared[:threads], lane, zero, one,
+                shared, lane, zero, one,
             )  # fmt: skip
             total += loss_of(f, behind, targets, before, numbers, scale)
             meet()

@@ -84,7 +84,9 @@ def shared_bytes(shape: TrainingShape, n_layers: int) -> int:
     return 4 * n_layers * (shape.width * (tools.weight_line + 1) + 2 * 16 * shape.warps * tools.row_line)
 
 
-def shape_for(description: Description, precision: str, rowwise: bool = False) -> TrainingShape | None:
+def shape_for(
+    description: Description, precision: str, rowwise: bool = False, most_bytes: int = MAXIMUM_SHARED
+) -> TrainingShape | None:
     """The shape with most warps whose registers and shared memory hold a network; None if there is none.
 
     ``rowwise``: the loss is cross-entropy, which keeps all outputs of a row in registers.
@@ -100,7 +102,7 @@ def shape_for(description: Description, precision: str, rowwise: bool = False) -
         for parts in range(1, most_parts + 1):
             shape = TrainingShape(padded, precision, warps, parts)
             fits = len(_parts(description, shape)) <= warps * parts
-            if fits and shared_bytes(shape, description.n_layers) <= MAXIMUM_SHARED:
+            if fits and shared_bytes(shape, description.n_layers) <= most_bytes:
                 return shape
     return None
 

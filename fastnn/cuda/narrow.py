@@ -244,11 +244,9 @@ def backward(device: Device, objective: Objective, batch: int) -> Backward | Flo
     description = fused_training.describe_training(plan, resolved.from_pre_activation)
     if description is None or not (formula or (resolved.kind == "cross_entropy" and _is_linear(description))):
         return None  # cross-entropy takes outputs of a linear layer, logits
-    shape = fused_training.shape_for(description, precision, rowwise=not formula)
+    shape = fused_training.shape_for(description, precision, not formula, most_shared())
     if shape is None:
         return None
-    if SIMULATED:
+    if SIMULATED:  # where a thread is dear
         shape = shape._replace(warps=1, parts=shape.warps * shape.parts)
-    if fused_training.shared_bytes(shape, description.n_layers) > most_shared():
-        return None
     return Backward(device, description, shape, objective, batch)
