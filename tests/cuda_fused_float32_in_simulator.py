@@ -37,10 +37,11 @@ def step(
     last = net._built().activations[-1]
     resolved = losses.get(loss).resolve("identity" if last is None else last.name, net.n_outputs)
     description = describe_training(net._built(), resolved.from_pre_activation)
-    shape = fused.layout_for(description, rows, MOST).shape
-    layout = fused.lay_out(description, shape._replace(warps=warps, parts=-(-shape.parts // warps)))
+    found = fused.layout_for(description, rows, MOST, alone_with=32 if rows == 4 else 0)
+    shape = found.shape._replace(warps=warps, parts=-(-found.shape.parts // warps))
+    layout = fused.lay_out(description, shape, found.shares)
     partials = np.full((blocks * layout.shares, net.n_parameters), np.nan, np.float32)
-    found = np.full(blocks, np.nan, np.float32)
+    sums = np.full(blocks, np.nan, np.float32)
     flags = labels * kernels.LABELS | (weights is not None) * kernels.WEIGHTED | (order is not None) * kernels.ORDERED
     kernel = kernels.narrow_kernel(layout.shape, description.activations, resolved.source)
     kernel[blocks, layout.shape.threads, 0, 4 * (layout.shape.shared + layout.size)](
@@ -48,9 +49,9 @@ def step(
         y.reshape(-1), NONE if weights is None else weights, np.zeros(1, np.int64) if order is None else order,
         y.shape[1], flags, x.shape[1] % 4 == 0 if vectors is None else vectors, first,
         len(x) if count is None else count, np.float32(scale), np.array(resolved.parameter_values, np.float32),
-        net.n_parameters, partials.reshape(-1), found,
+        net.n_parameters, partials.reshape(-1), sums,
     )  # fmt: skip
-    return found.astype(float).sum(), partials.astype(float).sum(0)
+    return sums.astype(float).sum(), partials.astype(float).sum(0)
 
 
 def check(net, x, y, found, weights=None, scale=1.0, loss="mse", smoothing=0.0):
@@ -158,7 +159,19 @@ def test_which_networks():
     assert not fits([fn.Dense(65)])
     assert not fits([fn.Dense(4)], 65)
     description = describe_training(fn.Sequential(ODD, n_inputs=8)._built(), False)
-    least = fused.lay_out(description, fused.NarrowShape(32, 4, 1, 8))
-    most = least.shape.shared + least.size + least.shares * 1000
-    assert fused.layout_for(description, 8, most, 1000).shape.parts == 4  # here a warp stands for all
-    assert fused.layout_for(description, 8, most - 1, 1000) is None
+    least = fused.lay_out(description, fused.NarrowShape(32, 4, 1, 32, 8), 1)
+    most = least.shape.shared + least.size + 1000
+    assert fused.layout_for(description, 8, most, 0, 1000).shape.parts == 4  # here a warp stands for all
+    assert fused.layout_for(description, 8, most - 1, 0, 1000) is None
+
+
+@pytest.mark.parametrize(("batch", "shares"), [(0, 2), (4, 1), (17, 2), (64, 2)])
+def test_shares_of_a_batch(batch, shares):
+    """Three layers of 13, 18 and 3 units: 3 parts of 32 rows, or 4 of 16, for 8 warps."""
+    description = describe_training(fn.Sequential(ODD, n_inputs=8)._built(), False)
+    layout = fused.layout_for(description, 4, MOST, alone_with=batch)
+    assert layout.shares == shares
+    n_parts = 4 if batch else 3
+    owned = layout.table[-fused.PART * layout.shape.parts :].reshape(-1, fused.PART).tolist()
+    assert sum(layer >= 0 for layer, _, _ in owned) == shares * n_parts
+    assert len({tuple(each) for each in owned if each[0] >= 0}) == shares * n_parts

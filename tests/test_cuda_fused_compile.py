@@ -143,16 +143,17 @@ def test_training_in_float32(compiler, width, alone, loss, names, capability, tm
     reals, indices, n, real = types.float32[::1], types.int64[::1], types.int64, types.float32
     activations, source = tuple(map(fn.activations.get, names)), fn.losses.get(loss).resolve("identity", 3).source
     if alone:
-        shape = NarrowShape(width, 8, 1, 4)
+        shape = NarrowShape(width, 8, 2, 16, 4)
         signature = types.void(indices, *(reals,) * 6, indices, reals, types.uint64[::1], *(n,) * 6)
         kernel = kernels.train_kernel(np.float32, shape, activations, source, fn.Adam(amsgrad=True).rule)
     else:
-        shape = NarrowShape(width, 8, 1, 8)
+        shape = NarrowShape(width, 8, 1, 32, 8)
         head = (indices, n, n, n, *(reals,) * 4, indices, *(n,) * 5)
         signature = types.void(*head, real, reals, n, reals, reals)
         kernel = kernels.narrow_kernel(shape, activations, source)
     sass = check_float32(kernel, signature, shape.threads, capability, f"training, {loss}, {names}", tmp_path)
     found = products_and_loads(sass)
     # Of 4 rows of the gradients of weights, in a loop; of 8 k forwards and backwards.
-    assert (width * 4, 8 + width // 8) in found
+    rows = shape.part_rows // 4
+    assert (rows * width // 2, rows + width // 8) in found
     assert (32 * shape.lane_rows, 2 * (4 + shape.lane_rows)) in found

@@ -305,7 +305,7 @@ for precision in (None, "tf32", "bf16", "fp16"):
         shape = fused_training.TrainingShape(32, precision, 8, 1)
         made[f"narrow training, {precision}"] = fused_training.training_kernel(shape, gelu, None)
 made["narrow forward"] = fused_float32.forward_kernel(gelu)
-shape = fused_float32_layout.NarrowShape(32, 8, 1, 8)
+shape = fused_float32_layout.NarrowShape(32, 8, 1, 32, 8)
 for loss in ("mse", "cross_entropy"):
     source = fn.losses.get(loss).resolve("identity", 3).source
     made[f"narrow training, {loss}"] = kernels_module.narrow_kernel(shape, gelu, source)

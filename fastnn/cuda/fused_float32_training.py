@@ -156,22 +156,22 @@ def _make_backward(width, line, rows):
     return backward
 
 
-def _make_learn(width, line, part):
-    """``learn(shared, x, y, count, i, j, sums)``: the products of ``count`` rows for a part, 8 rows of it a lane."""
-    groups = width // 32
-    columns, begin = 4 * groups, part * 32 * groups
+def _make_learn(shape, part):
+    """``learn(shared, x, y, count, sums)``: the products of ``count`` rows for a part, a fourth of its rows a lane."""
+    line, down, across, begin = shape.line, shape.part_rows // 16, shape.width // 32, part * shape.part_sums
+    rows, columns = 4 * down, 4 * across
 
     def step(number):
         @device
         def add(shared, left, right, a, b, sums):
             """One row."""
-            for g in range(2):
+            for g in range(down):
                 at = np.int32(left + distance(shared, number * line + 16 * g))
                 a[4 * g], a[4 * g + 1], a[4 * g + 2], a[4 * g + 3] = load_place4(shared, at)
-            for g in range(groups):
+            for g in range(across):
                 at = np.int32(right + distance(shared, number * line + 32 * g))
                 b[4 * g], b[4 * g + 1], b[4 * g + 2], b[4 * g + 3] = load_place4(shared, at)
-            for r in range(8):
+            for r in range(rows):
                 for s in range(columns):
                     sums[begin + r * columns + s] += a[r] * b[s]
 
@@ -181,7 +181,7 @@ def _make_learn(width, line, part):
 
     @device
     def learn(shared, x, y, count, sums):
-        a, b = cuda.local.array(8, types.float32), cuda.local.array(columns, types.float32)
+        a, b = cuda.local.array(rows, types.float32), cuda.local.array(columns, types.float32)
         left, right, rest = place(shared, x), place(shared, y), np.int32(count)
         while rest >= 4:
             four(shared, left, right, a, b, sums)
@@ -197,9 +197,9 @@ def _make_learn(width, line, part):
 
 def _make_part(shape, part):
     """What a warp does with its part of that number: ``learn`` from rows of all warps, and ``write`` its sums."""
-    width, warps, parts, line = shape.width, shape.warps, shape.parts, shape.line
-    all_rows, columns, begin = shape.rows * warps, width // 8, part * width
-    slot, learn_rows = all_rows * line, _make_learn(width, line, part)
+    parts, line, part_rows, begin = shape.parts, shape.line, shape.part_rows, part * shape.part_sums
+    all_rows, lane_rows, columns = shape.rows * shape.warps, part_rows // 4, shape.width // 8
+    slot, learn_rows = all_rows * line, _make_learn(shape, part)
 
     @device
     def owned(net):
@@ -223,7 +223,7 @@ def _make_part(shape, part):
             q = net.layers + layer * COLUMNS
             n_in, n_out = load(net.table, q + N_IN), load(net.table, q + N_OUT)
             begins = at + share * n_parameters + load(net.table, q + W)
-            for r in range(8):
+            for r in range(lane_rows):
                 k = i0 + i + (r >> 2) * 16 + (r & 3)
                 for s in range(columns):
                     o = j + (s >> 2) * 32 + (s & 3)
@@ -241,10 +241,10 @@ def make_block(
 
     ``begin(net, state)`` fetches weights and biases; a barrier must follow. ``add(net, reals, numbers, x, targets,
     vectors, first, count, scale, block, blocks, sums)`` takes this block's of ``count`` samples from place ``first`` of
-    the order on, adds their gradients, times ``scale``, to ``sums`` (local array of ``shape.parts * shape.width``) and
-    to shared memory, and returns this thread's share of the sum of losses; ``numbers`` is where in ``reals`` the loss's
-    parameters begin, and ``vectors`` says that rows of x begin on 16 bytes. ``write(net, out, at, n_parameters, sums)``
-    puts the gradients of all shares of the samples, one after the other, to ``out`` from ``at`` on.
+    the order on, adds their gradients, times ``scale``, to ``sums`` (local array of ``shape.parts * shape.part_sums``)
+    and to shared memory, and returns this thread's share of the sum of losses; ``numbers`` is where in ``reals`` the
+    loss's parameters begin, and ``vectors`` says that rows of x begin on 16 bytes. ``write(net, out, at, n_parameters,
+    sums)`` puts the gradients of all shares of the samples, one after the other, to ``out`` from ``at`` on.
     """
     width, line, threads, warp_rows, lane_rows = shape.width, shape.line, shape.threads, shape.rows, shape.lane_rows
     column_bits, all_rows, few_bits = width.bit_length() - 1, warp_rows * shape.warps, 5 - warp_rows.bit_length() + 1

@@ -242,7 +242,7 @@ def _make_derive_narrow(
 ) -> Any:
     """`make_derive` for the one block of `train_kernel`, whose state and workspace lie in shared memory."""
     begin, add, write = make_block(shape, activations, source, 4)
-    n_sums, threads = shape.parts * shape.width, shape.threads
+    n_sums, threads = shape.parts * shape.part_sums, shape.threads
 
     @device
     def derive(
@@ -278,7 +278,7 @@ def narrow_kernel(shape: NarrowShape, activations: tuple[ActivationFunction, ...
     n_parameters) and ``losses`` (blocks,) are written.
     """
     begin, add, write = make_block(shape, activations, source, LINES_FROM_AFAR)
-    n_sums, threads = shape.parts * shape.width, shape.threads
+    n_sums, threads = shape.parts * shape.part_sums, shape.threads
     block_sum = make_update(np.float32, shape, None).block_sum
 
     @kernel(threads)

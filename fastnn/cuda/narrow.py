@@ -205,10 +205,13 @@ class Laid(NamedTuple):
     activations: tuple[ActivationFunction, ...]
 
 
-def lay_out(device: Device, objective: Objective, batch: int, taken: int = 0, per_share: int = 0) -> Laid | None:
+def lay_out(
+    device: Device, objective: Objective, batch: int, alone: bool = False, taken: int = 0, per_share: int = 0
+) -> Laid | None:
     """How a block takes batches of so many samples in float32; None for networks that it does not take.
 
-    ``taken``: numbers of its shared memory that are in use; ``per_share``: that each share of the samples needs more.
+    ``alone``: it takes them with no others beside it; ``taken``: numbers of its shared memory that are in use;
+    ``per_share``: that each share of the samples needs more.
     """
     if device.dtype != np.float32 or device.precision is not None:
         return None
@@ -216,7 +219,7 @@ def lay_out(device: Device, objective: Objective, batch: int, taken: int = 0, pe
     if description is None or not _is_linear(description):
         return None
     for rows in (8, 4) if batch > 32 else (4,):
-        layout = layout_for(description, rows, most_shared() // 4 - taken, per_share)
+        layout = layout_for(description, rows, most_shared() // 4 - taken, batch * alone, per_share)
         if layout is not None:
             return Laid(layout, description.activations)
     return None

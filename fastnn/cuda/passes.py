@@ -271,7 +271,7 @@ class Passes:
         n_state = plan.n_parameters + plan.n_buffers + 1
         self._sizes |= {table.SPACE: 0, table.GRADIENT: 0}
         taken = -(-n_state // 4) * 4 + self._place() + 32  # as parts begin on whole lines
-        found = narrow.lay_out(device, objective, batch, taken, plan.n_parameters)
+        found = narrow.lay_out(device, objective, batch, True, taken, plan.n_parameters)
         if found is not None:
             layout = found.layout
             self.shape, self._activations = layout.shape, found.activations
