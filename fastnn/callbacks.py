@@ -178,21 +178,30 @@ class Checkpoint:
     Parameters
     ----------
     path : path
-        ``{epoch}`` in it is replaced by the epoch's number.
+        ``{epoch}`` in it is replaced by the epoch's number, ``{epoch:03d}`` by three digits of it.
     every : int
         Epochs between two saves.
     """
 
     def __init__(self, path: str | os.PathLike[str], every: int = 1):
         self.path = _checks.path("path", path)
+        self._of_epoch(0)
         self.every = _checks.integer("every", every, low=1)
 
+    def _of_epoch(self, epoch: int) -> str:
+        try:
+            return self.path.format(epoch=epoch)
+        except (IndexError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"path may hold {{epoch}} or {{epoch:03d}}, and any other brace doubled, got {self.path!r}"
+            ) from error
+
     def on_check(self, results: list[str]) -> None:
-        _need_folder(self.path.replace("{epoch}", "0"))
+        _need_folder(self._of_epoch(0))
 
     def on_epoch_end(self, state: State) -> None:
         if state.epoch % self.every == 0:
-            target = Path(self.path.replace("{epoch}", str(state.epoch)))
+            target = Path(self._of_epoch(state.epoch))
             partial = target.with_name(target.name + ".partial")
             state.network.save(partial)
             os.replace(partial, target)

@@ -372,14 +372,23 @@ def test_reduce_on_plateau_lowers_the_rate():
 def test_checkpoint_and_csv_log(tmp_path):
     x, y = blobs()
     net = classifier()
-    checkpoint = fn.callbacks.Checkpoint(tmp_path / "net-{epoch}.safetensors", every=2)
+    paths = [tmp_path / name for name in ("net-{epoch}.safetensors", "{{net}}-{epoch:03d}.safetensors")]
+    checkpoints = [fn.callbacks.Checkpoint(path, every=2) for path in paths]
     log = fn.callbacks.CSVLog(tmp_path / "log.csv")
-    net.fit(x, y, epochs=5, validation_split=0.1, callbacks=[checkpoint, log])
-    assert sorted(p.name for p in tmp_path.glob("net*")) == ["net-2.safetensors", "net-4.safetensors"]
+    net.fit(x, y, epochs=5, validation_split=0.1, callbacks=[*checkpoints, log])
+    assert sorted(p.name for p in tmp_path.glob("*net*")) == [
+        "net-2.safetensors", "net-4.safetensors", "{net}-002.safetensors", "{net}-004.safetensors"
+    ]  # fmt: skip
     lines = (tmp_path / "log.csv").read_text().splitlines()
     assert lines[0] == "epoch,loss,val_loss,seconds"
     assert len(lines) == 6
     assert fn.load(tmp_path / "net-4.safetensors").n_parameters == net.n_parameters
+
+
+@pytest.mark.parametrize("path", ["net-{loss}.st", "net-{}.st", "net-{epoch", "net-{epoch:q}.st"])
+def test_a_checkpoint_s_path_holds_the_epoch_alone(path):
+    with pytest.raises(ValueError, match=r"path may hold \{epoch\}"):
+        fn.callbacks.Checkpoint(path)
 
 
 def test_ema_is_the_corrected_average():
