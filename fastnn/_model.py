@@ -22,6 +22,11 @@ _DEVICES = ("cpu", "cuda")
 _PRECISIONS = {"cpu": ("bf16",), "cuda": ("tf32", "bf16", "fp16")}
 
 
+# Of a network, once it is made.
+_FIXED = {name: f"make a new network with another {name}" for name in ("layers", "dtype", "seed")}
+_FIXED["device"] = "use to()"
+
+
 class Model:
     """The state of a network, and its views and copies."""
 
@@ -55,6 +60,11 @@ class Model:
         self._engine: Any = None
         if n_inputs is not None:
             self._build(self._lay_out(n_inputs))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FIXED and name in self.__dict__:
+            raise AttributeError(f"{type(self).__name__}.{name} cannot be set: {_FIXED[name]}")
+        object.__setattr__(self, name, value)
 
     def _lay_out(self, n_inputs: int) -> plan.Plan:
         """The plan for this many inputs; changes nothing."""
@@ -219,7 +229,7 @@ class Model:
             except ValueError as error:
                 raise ValueError(f"device {checked!r} needs another precision, None for example: {error}") from error
             self._pull()
-            self.device, self._engine = checked, None
+            self.__dict__["device"], self._engine = checked, None
         return self
 
     def __getstate__(self) -> dict[str, Any]:

@@ -299,3 +299,12 @@ def test_one_specification_in_two_networks():
     one.fit(X, LABELS, epochs=3)
     np.testing.assert_array_equal(two.parameters, untouched.parameters)
     np.testing.assert_array_equal(two.predict(X), untouched.predict(X))
+
+
+@pytest.mark.parametrize("name", ["layers", "dtype", "seed", "device"])
+def test_what_a_network_is_cannot_be_set(name):
+    net = line(None)
+    before = getattr(net, name)
+    with pytest.raises(AttributeError, match=rf"Sequential\.{name} cannot be set: "):
+        setattr(net, name, "cuda")
+    assert getattr(net, name) is before
