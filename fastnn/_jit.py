@@ -4,7 +4,8 @@ Four makers:
 
 ``kernel``   a module-level function that Python (or a user's compiled code) calls; cached on disk.
 ``scalar``   a small function that kernels inline; strict enough for NaN, infinities and error-free transformations.
-``routine``  a part of a native that is called, so that its registers and loops are its own.
+``routine``  a part of a native that is called, so that its registers and loops are its own. Compiled code alone can
+             call it, and scalars.
 ``Native``   a function compiled for explicit types and reached by its *address*, from kernels and as a C function.
 
 A plan row carries the addresses of the natives it needs, so the generic kernels that walk a plan never see which
@@ -37,6 +38,8 @@ from numba.core.ccallback import CFunc
 from numba.core.runtime import rtsys
 from numba.extending import intrinsic as _numba_intrinsic
 from numba.misc.appdirs import AppDirs
+
+from fastnn._parts import Part
 
 # Sets without nnan and ninf: NaN and infinity keep their meaning everywhere.
 LOOP_FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
@@ -183,7 +186,17 @@ def kernel(func: Callable[..., Any]) -> Any:
 
 def scalar(func: Callable[..., Any]) -> Any:
     """Compile a small function to be inlined into kernels; it keeps NaN, infinities and the order of its operations."""
+    return _part(func, SCALAR_FASTMATH, forceinline=True)
+
+
+def public_scalar(func: Callable[..., Any]) -> Any:
+    """`scalar` for a function that Python calls too: a user's own, or one that is handed out."""
     return njit(func, nogil=True, error_model="numpy", fastmath=SCALAR_FASTMATH, forceinline=True)
+
+
+def _part(func: Callable[..., Any], fastmath: set[str], forceinline: bool) -> Any:
+    options = {"nopython": True, "nogil": True, "error_model": "numpy", "fastmath": fastmath}
+    return Part(func, targetoptions=options | {"forceinline": forceinline})
 
 
 def routine(func: Callable[..., Any]) -> Any:
@@ -191,7 +204,7 @@ def routine(func: Callable[..., Any]) -> Any:
 
     So do the intrinsics it calls: Numba gives a function's flags to all arithmetic in it, theirs included.
     """
-    return njit(func, nogil=True, error_model="numpy", fastmath=SCALAR_FASTMATH)
+    return _part(func, SCALAR_FASTMATH, forceinline=False)
 
 
 class Native:
@@ -241,7 +254,7 @@ class Native:
     @cached_property
     def body(self) -> Any:
         """The function to be inlined into code that is compiled with it, with its own flags."""
-        return njit(self._func, nogil=True, error_model="numpy", fastmath=self._fastmath, forceinline=True)
+        return _part(self._func, self._fastmath, forceinline=True)
 
     def _function(self, dtype: Any) -> Any:
         real = numba.from_dtype(dtype)

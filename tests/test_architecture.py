@@ -13,7 +13,9 @@ LAZY = {
     ("network", "training"), ("network", "io"), ("io", "network"), ("training", "plots"), ("cuda", "network"),
     ("_model", "cuda"), ("_data", "cuda"), ("population", "cuda"),
 }  # fmt: skip
-MAY_IMPORT_NUMBA = {"_jit", "_loops", "_math", "activations", "losses", "optimizers", "cpu", "cuda", "jit", "_cli"}
+MAY_IMPORT_NUMBA = {
+    "_jit", "_parts", "_loops", "_math", "activations", "losses", "optimizers", "cpu", "cuda", "jit", "_cli",
+}  # fmt: skip
 MOST_LINES = 450
 
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -117,6 +118,19 @@ def test_own_functions_leave_the_cache_alone(tmp_path):
     run(OWN_FUNCTIONS, tmp_path)
     assert files(tmp_path) == made
     assert not [name for name in made if "own" in name or "quartic" in name or "sign" in name]
+
+
+def test_parts_of_kernels_are_for_compiled_code_alone():
+    def half(x):
+        return x / 2
+
+    part = _jit.scalar(half)
+    with pytest.raises(TypeError, match="half can be called by compiled code only"):
+        part(3.0)
+    assert _jit.kernel(lambda x: part(x) + 1)(3.0) == 2.5
+    with pytest.raises(TypeError, match="half can be called by compiled code only"):
+        part(3.0)  # now that it is compiled for these types
+    assert pickle.loads(pickle.dumps(part)).py_func is not None
 
 
 def test_without_a_writable_cache_folder_everything_works_and_says_so():

@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import extending, types
 from numba.core import cgutils, errors
 
-from fastnn._jit import c_function, intrinsic, routine, scalar
+from fastnn._jit import c_function, intrinsic, public_scalar, routine, scalar
 from fastnn._loops import stack
 from fastnn.cpu import frozen
 from fastnn.cpu.frozen import BATCH_ROWS, Step, Writer
@@ -203,7 +203,7 @@ def function(steps: Sequence[Step], n_inputs: int, n_outputs: int, dtype: np.dty
         _alive(source)
         return _result(room, out)
 
-    return scalar(f)
+    return public_scalar(f)
 
 
 def c_pointer(steps: Sequence[Step], n_inputs: int, n_outputs: int, dtype: np.dtype[Any], signature: str) -> Any:
