@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import _checks
-from fastnn._jit import public_scalar
+from fastnn._jit import standalone
 from fastnn.activations._base import ActivationFunction, Definition, get, names, register
 
 
@@ -58,7 +58,7 @@ def from_functions(
 
 
 def _compile_scalar(part: str, function: Callable[[float], float]) -> Any:
-    compiled = public_scalar(getattr(function, "py_func", function))
+    compiled = standalone(getattr(function, "py_func", function))
     for T in (np.float32, np.float64):
         try:
             result = compiled(T(0.7310585))

@@ -30,10 +30,9 @@ BATCH_ROWS = 4
 _STRAIGHT = 1024
 _STRAIGHT_IN_ALL = 2048
 _UNROLLED = 8
-# The first vectors of weights may stay in registers from one call to the next, in the loop that a small network is
-# inlined into. LLVM would load all of them before that loop, and spill them at once.
+# The first vectors of weights may stay in registers from one call to the next, in the loop that a network is inlined
+# into. LLVM would load all of them before that loop, and spill them at once.
 _RESIDENT = 24
-_INLINED = 96
 
 
 class Product(NamedTuple):
@@ -397,11 +396,3 @@ def loop(builder: Any, turns: int, sums: Any, body: Callable[[Any, Any], Any]) -
 
 def _flat(sums: Any) -> list[Any]:
     return [value for chain in sums for of_row in chain for value in of_row]
-
-
-def is_small(steps: Sequence[Step], itemsize: int) -> bool:
-    """Whether a network is so small that a call of it would be felt."""
-    sizes = [
-        step.weights.shape[0] * len(_pieces(step.bias.size, itemsize)) for step in steps if isinstance(step, Product)
-    ]
-    return sum(sizes) <= _INLINED

@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import extending, types
 from numba.core import cgutils, errors
 
-from fastnn._jit import c_function, intrinsic, public_scalar, routine, scalar
+from fastnn._jit import c_function, intrinsic, scalar, standalone
 from fastnn._loops import stack
 from fastnn.cpu import frozen
 from fastnn.cpu.frozen import BATCH_ROWS, Step, Writer
@@ -184,8 +184,7 @@ def _fits(array: Any, T: Any) -> bool:
 def function(steps: Sequence[Step], n_inputs: int, n_outputs: int, dtype: np.dtype[Any], batch: int | None) -> Any:
     """``f(x)`` and ``f(x, out)``, for compiled code and for Python; x and out may be the same memory."""
     emitted = _make_run(steps, n_inputs, n_outputs, batch or 1)
-    make = scalar if frozen.is_small(steps, dtype.itemsize) else routine
-    run = make(lambda x, out: emitted(x, out))
+    run = standalone(lambda x, out: emitted(x, out))
     shape_in, shape_out = ((n,) if batch is None else (batch, n) for n in (n_inputs, n_outputs))
     ndim, rows_in, rows_out = len(shape_in), shape_in[0], shape_out[0]
     size_in, size_out = int(np.prod(shape_in)), int(np.prod(shape_out))
@@ -203,7 +202,7 @@ def function(steps: Sequence[Step], n_inputs: int, n_outputs: int, dtype: np.dty
         _alive(source)
         return _result(room, out)
 
-    return public_scalar(f)
+    return standalone(f)
 
 
 def c_pointer(steps: Sequence[Step], n_inputs: int, n_outputs: int, dtype: np.dtype[Any], signature: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn._jit import Native, public_scalar, scalar
+from fastnn._jit import Native, scalar, standalone
 from fastnn.losses._base import (
     BUILT_IN,
     LOSS_ARGUMENTS,
@@ -32,7 +32,7 @@ def _compiled(role: str, function: Any) -> Callable[[float, float], float]:
     function = getattr(function, "py_func", function)  # one that is jitted already brings its own flags
     if not callable(function):
         raise TypeError(f"{role} must be a function of (output, target), got {function!r}")
-    compiled = public_scalar(function)
+    compiled = standalone(function)
     try:
         result = compiled(0.25, 1.0)
     except Exception as error:
