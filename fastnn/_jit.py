@@ -28,9 +28,11 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import BuiltinFunctionType
 from typing import Any
 
 import numba
+import numpy as np
 from numba import njit, types
 from numba.core import cgutils
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
@@ -208,6 +210,17 @@ def routine(func: Callable[..., Any]) -> Any:
 def _part(func: Callable[..., Any], inlined: bool) -> Any:
     options = {"nopython": True, "nogil": True, "error_model": "numpy", "fastmath": SCALAR_FASTMATH}
     return Part(func, targetoptions=options | {"forceinline": inlined})
+
+
+def python_function(func: Any) -> Any:
+    """What is to be compiled of a user's function: the source of a jitted one; a call of one that is not Python's.
+
+    Numba compiles calls of ``math.atan`` or a ufunc, but not these themselves.
+    """
+    func = getattr(func, "py_func", func)
+    if isinstance(func, (BuiltinFunctionType, np.ufunc)):
+        return lambda *arguments: func(*arguments)
+    return func
 
 
 class Native:

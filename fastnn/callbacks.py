@@ -210,7 +210,8 @@ class Checkpoint:
 class EMA:
     """Exponential moving average of the parameters, put into the network at the end of training.
 
-    Not where training diverged, since the average may hold what was not finite.
+    Not where training diverged, since the average may hold what was not finite. Beside an `EarlyStopping` that restores
+    the best epoch, the later one in the list of callbacks decides which parameters stay.
 
     Parameters
     ----------

@@ -76,7 +76,7 @@ class McCullochPitts:
         return _network(self.weights, -self.threshold, "step")
 
     def __repr__(self) -> str:
-        return f"McCullochPitts({self.weights.tolist()}, threshold={self.threshold:g})"
+        return f"McCullochPitts({self.weights.tolist()}, threshold={self.threshold})"
 
 
 @dataclass(frozen=True)
@@ -249,6 +249,10 @@ class Perceptron:
         """The class of each row, 0 or 1, (n,)."""
         return (_sums(self, X) >= 0).astype(np.int64)
 
+    def __repr__(self) -> str:
+        order = f"shuffle={self.shuffle}, seed={self.seed}"
+        return f"Perceptron(learning_rate={self.learning_rate}, variant={self.variant!r}, {order})"
+
     def to_sequential(self) -> Sequential:
         """This neuron as a network: one unit with the step activation."""
         check_fitted(self)
@@ -325,6 +329,9 @@ class LogisticNeuron:
         self.converged = history.stopped == "converged"
         self.weights, self.bias = network.parameters[:-1], float(network.parameters[-1])
         return self
+
+    def __repr__(self) -> str:
+        return f"LogisticNeuron(l2={self.l2}, max_iterations={self.max_iterations})"
 
     def probability(self, X: ArrayLike) -> NDArray[np.float64]:
         """The probability of class 1 for each row, (n,)."""

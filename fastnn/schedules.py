@@ -274,11 +274,11 @@ class OneCycle(Schedule):
 
     def values(self, steps: np.ndarray) -> np.ndarray:
         last = self.steps - 1.0
-        turn = max(self.pct_start * self.steps - 1.0, 0.0)
+        turn = self.pct_start * self.steps - 1.0  # below 0: the first step is on the way down already
         steps = np.minimum(steps, last)
         start = self.peak / self.div_factor
         curve = _cosine if self.anneal == "cos" else _linear
-        up = curve(start, self.peak, steps / turn if turn > 0.0 else np.ones_like(steps))
+        up = curve(start, self.peak, steps / turn if turn > 0.0 else 1.0)
         down_length = last - turn
         down = curve(
             self.peak, start / self.final_div_factor, (steps - turn) / down_length if down_length > 0.0 else 1.0

@@ -418,6 +418,13 @@ def test_from_functions_without_second_derivative_and_with_a_kink() -> None:
 
 
 @pytest.mark.usefixtures("_table")
+@pytest.mark.parametrize("atan", [np.arctan, math.atan])
+def test_functions_that_are_not_python_s_serve_too(atan: Any) -> None:
+    f = activations.from_functions("angle", atan, lambda z: 1 / (1 + z * z))
+    np.testing.assert_allclose(f(np.linspace(-3, 3, 17)), np.arctan(np.linspace(-3, 3, 17)), rtol=1e-15)
+
+
+@pytest.mark.usefixtures("_table")
 def test_from_functions_refuses() -> None:
     before = activations.names()
 

@@ -28,6 +28,22 @@ OVERLAPPING = RNG.standard_normal((150, 2))
 CLASSES = (OVERLAPPING @ [2.0, -1.0] + RNG.logistic(size=150) > 0.5).astype(int)
 
 
+@pytest.mark.parametrize(
+    "neuron",
+    [
+        McCullochPitts([0.5, -1.0], threshold=1 / 3),
+        Perceptron(1 / 3, "pocket", shuffle=True, seed=7),
+        LogisticNeuron(1e-20, max_iterations=5),
+    ],
+    ids=lambda neuron: type(neuron).__name__,
+)
+def test_what_neurons_print_makes_them_again(neuron):
+    again = eval(repr(neuron))
+    assert list(vars(again)) == list(vars(neuron))
+    for mine, its in zip(vars(neuron).values(), vars(again).values(), strict=True):
+        np.testing.assert_array_equal(mine, its)
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_gates_have_their_truth_tables(name):
     gate, function = getattr(gates, name), TABLES[name]

@@ -450,6 +450,17 @@ def test_lbfgs_moves_running_statistics_and_serves_callbacks():
     assert net.named_buffers()["2.running_mean"].any()
 
 
+def test_an_error_of_a_callback_leaves_lbfgs_whatever_it_is():
+    x, y = blobs()
+
+    def callback(state):
+        if state.epoch == 2:
+            next(iter(()))
+
+    with pytest.raises(StopIteration):
+        classifier().fit(x, y, optimizer="lbfgs", epochs=5, callbacks=callback)
+
+
 # -- a user's own ------------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import _checks
-from fastnn._jit import standalone
+from fastnn._jit import python_function, standalone
 from fastnn.activations._base import ActivationFunction, Definition, get, names, register
 
 
@@ -46,6 +46,7 @@ def from_functions(
         raise TypeError(f"name must be a text that is not empty, got {_checks.describe(name)}")
     if name in names() and get(name).definition.builtin:
         raise ValueError(f"name {name!r} is a built-in activation: choose another one")
+    value, derivative, second_derivative = map(python_function, (value, derivative, second_derivative))
     given = {"value": value, "derivative": derivative, "second_derivative": second_derivative}
     for part, function in given.items():
         if not callable(function) and not (part == "second_derivative" and function is None):
@@ -58,7 +59,7 @@ def from_functions(
 
 
 def _compile_scalar(part: str, function: Callable[[float], float]) -> Any:
-    compiled = standalone(getattr(function, "py_func", function))
+    compiled = standalone(function)
     for T in (np.float32, np.float64):
         try:
             result = compiled(T(0.7310585))

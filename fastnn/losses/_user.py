@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn._jit import Native, scalar, standalone
+from fastnn._jit import Native, python_function, scalar, standalone
 from fastnn.losses._base import (
     BUILT_IN,
     LOSS_ARGUMENTS,
@@ -29,7 +29,6 @@ _TARGETS = (-1.0, 0.0, 1.0, 0.3719, 2.0)
 
 def _compiled(role: str, function: Any) -> Callable[[float, float], float]:
     """The function as machine code that keeps NaN; a clear error where Numba cannot read it."""
-    function = getattr(function, "py_func", function)  # one that is jitted already brings its own flags
     if not callable(function):
         raise TypeError(f"{role} must be a function of (output, target), got {function!r}")
     compiled = standalone(function)
@@ -82,7 +81,7 @@ def _check(value: Any, gradient: Any, second_derivative: Any) -> None:
 
 def _of_six(function: Any) -> Callable[..., Any]:
     """A function of (output, target) with the signature of the built-in formulas."""
-    compiled = scalar(getattr(function, "py_func", function))
+    compiled = scalar(function)
 
     def formula(o, y, p0, p1, p2, p3):
         return compiled(o, y)
@@ -155,6 +154,7 @@ def from_functions(
         raise ValueError(f"name must be an identifier, got {name!r}")
     if name in BUILT_IN:
         raise ValueError(f"name {name!r} is a built-in loss: choose another name")
+    value, gradient, second_derivative = map(python_function, (value, gradient, second_derivative))
     _check(value, gradient, second_derivative)
     REGISTERED[name] = loss = UserLoss(name, value, gradient, second_derivative)
     return loss

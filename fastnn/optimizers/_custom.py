@@ -10,7 +10,7 @@ from numba import types
 from numba.core.errors import NumbaError
 
 from fastnn import _checks, schedules
-from fastnn._jit import scalar
+from fastnn._jit import python_function, scalar
 from fastnn.optimizers._base import REGISTRY, Optimizer
 from fastnn.optimizers._rules import N_COEFFICIENTS, N_HYPER, make_rule
 from fastnn.schedules import Schedule
@@ -99,7 +99,7 @@ def from_rule(
     taken = [key for key in hyper if hasattr(Optimizer, key) or key in Optimizer.__annotations__]
     if taken:
         raise ValueError(f"hyper-parameters must not be called {', '.join(taken)}: optimizers have these already")
-    rule = getattr(rule, "py_func", rule)
+    rule = python_function(rule)
     _check_rule(name, rule)
     made = {
         "__doc__": rule.__doc__,

@@ -128,8 +128,15 @@ class LBFGS(Optimizer):
             value, gradient = value_and_gradient(x)
             return float(value), np.asarray(gradient, dtype=np.float64)
 
+        escaped: list[StopIteration] = []
+
         def after_iteration(intermediate_result: Any) -> None:
-            if callback is not None and callback(intermediate_result.x, float(intermediate_result.fun)):
+            try:
+                stop = callback is not None and callback(intermediate_result.x, float(intermediate_result.fun))
+            except StopIteration as error:  # the callback's own, which SciPy would take for a wish to stop
+                escaped.append(error)
+                raise
+            if stop:
                 raise StopIteration
 
         iterations = self.max_iterations or max_iterations or 15_000
@@ -143,6 +150,8 @@ class LBFGS(Optimizer):
         }
         start = np.array(theta, dtype=np.float64)
         result = minimize(function, start, jac=True, method="L-BFGS-B", callback=after_iteration, options=options)
+        if escaped:
+            raise escaped[0]
         self.bind(theta.size, theta.dtype).scalars[0] += result.nit
         return Minimum(
             result.x, float(result.fun), int(result.nit), int(result.nfev), bool(result.success), str(result.message)
