@@ -156,6 +156,12 @@ def compute_metrics(
     return found
 
 
+def default_metrics(loss: Loss | None, y: Any, n_outputs: int) -> tuple[str, ...]:
+    """The accuracy, unless the loss says that the rows of y do not belong to one class each."""
+    one_class = loss is None or loss.rowwise or (loss.of_classes and (n_outputs == 1 or y.ndim == 1 or y.shape[1] == 1))
+    return ("accuracy",) if one_class else ()
+
+
 def resolve_metrics(name: str, value: str | Metric | Iterable[str | Metric]) -> dict[str, Metric]:
     """Metrics by the name they are reported under."""
     items = [value] if isinstance(value, str) or callable(value) else value

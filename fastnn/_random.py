@@ -4,14 +4,14 @@ A counter-based generator: a factor depends on the network's key, the step, the 
 column, and on nothing that was drawn before.
 """
 
-# Kernels call these; annotations would be compiled with them.
+# Kernels call these, where annotations would be compiled with them; and so does Python, for a GPU's steps.
 
 import numpy as np
 
-from fastnn._jit import scalar
+from fastnn._jit import standalone
 
 
-@scalar
+@standalone
 def mix(key):
     """Finaliser of SplitMix64 (Steele, Lea and Flood, 2014): a bijection of 64-bit integers with good avalanche."""
     key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -19,31 +19,31 @@ def mix(key):
     return key ^ (key >> np.uint64(31))
 
 
-@scalar
+@standalone
 def ahead(key, steps):
     """The key of which step s has the factors of step ``steps + s`` of this one."""
     return key + np.uint64(steps) * np.uint64(0xD1342543DE82EF95)
 
 
-@scalar
+@standalone
 def step_key(key, step):
     """Key of a step's dropout factors."""
     return mix(ahead(key, step))
 
 
-@scalar
+@standalone
 def sample_key(key, sample, r):
     """Key of one sample of a batch in row ``r`` of the plan."""
     return mix(key + np.uint64(sample) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(r))
 
 
-@scalar
+@standalone
 def dropout_limit(rate):
     """Hashes below it drop their column."""
     return np.uint32(rate * type(rate)(4294967040.0))  # the largest float32 below 2**32
 
 
-@scalar
+@standalone
 def dropout_factor(key, j, limit, kept):
     """0 with probability ``rate``, else ``kept`` = 1 / (1 - rate): one hash of the column under the sample's key.
 

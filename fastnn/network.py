@@ -122,7 +122,7 @@ class Sequential(Model):
         X: ArrayLike,
         y: ArrayLike,
         loss: str | Loss | None = None,
-        metrics: str | Metric | Iterable[str | Metric] = ("accuracy",),
+        metrics: str | Metric | Iterable[str | Metric] | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> dict[str, float]:
         """Loss and metrics in inference mode.
@@ -134,16 +134,19 @@ class Sequential(Model):
             Targets as for ``fit``.
         loss : str or Loss, optional
             Reported as ``"loss"``, without the layers' penalties; left out if None.
-        metrics : names or functions of (y_true, y_pred, sample_weight)
+        metrics : names or functions of (y_true, y_pred, sample_weight), optional
+            None: the accuracy, or nothing where ``loss`` is one of regression or compares several labels of a row.
         sample_weight : array-like, (n,), optional
 
         Returns
         -------
         dict of str to float
         """
-        named = _data.resolve_metrics("metrics", metrics)
         chosen = None if loss is None else losses.get(loss)
         x, y, weights = self._rows(X, y, sample_weight)
+        if metrics is None:
+            metrics = _data.default_metrics(chosen, y, self._built().n_outputs)
+        named = _data.resolve_metrics("metrics", metrics)
         result: dict[str, float] = {}
         if chosen is not None:
             result["loss"] = self._ready().evaluate(_data.make_objective(self._built(), chosen, x, y, weights))

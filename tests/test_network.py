@@ -163,9 +163,26 @@ def test_evaluate():
     assert list(net.evaluate(X, np.eye(3)[LABELS], "cross_entropy", "accuracy")) == ["loss", "accuracy"]
 
 
+@pytest.mark.parametrize(
+    ("loss", "y", "metrics"),
+    [
+        ("cross_entropy", LABELS, ["accuracy"]),
+        ("focal", np.eye(3)[LABELS], ["accuracy"]),
+        ("hinge", LABELS, ["accuracy"]),
+        ("binary_cross_entropy", LABELS[:, None], ["accuracy"]),
+        ("binary_cross_entropy", RNG.integers(0, 2, (30, 3)), []),
+        ("mse", np.eye(3)[LABELS], []),
+        ("poisson", np.eye(3)[LABELS], []),
+    ],
+)
+def test_evaluate_gives_the_accuracy_where_rows_belong_to_one_class(loss, y, metrics):
+    net = fn.Sequential([fn.Dense(3)], n_inputs=X.shape[1])
+    assert list(net.evaluate(X, y, loss)) == ["loss", *metrics]
+
+
 def test_evaluate_says_which_metric_does_not_fit():
     with pytest.raises(ValueError, match=r"metrics: 'accuracy' does not fit y: .*class labels"):
-        line(None).evaluate([[1.0], [2.0]], [1.5, 5.0], "mse")
+        line(None).evaluate([[1.0], [2.0]], [1.5, 5.0])
     several = fn.Sequential([fn.Dense(2, "sigmoid")], n_inputs=1)
     with pytest.raises(ValueError, match=r"metrics: 'f1' does not fit y: .*got row 1, which names no class or several"):
         several.evaluate([[1.0], [2.0]], [[0, 1], [1, 1]], "binary_cross_entropy", "f1")

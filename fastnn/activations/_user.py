@@ -59,9 +59,9 @@ def from_functions(
 
 
 def _compile_scalar(part: str, function: Callable[[float], float]) -> Any:
-    compiled = standalone(function)
     for T in (np.float32, np.float64):
         try:
+            compiled = standalone(function)
             result = compiled(T(0.7310585))
         except Exception as error:  # Numba lets some errors of the user's code through as they are
             raise ValueError(f"{part} cannot be compiled by Numba: {error}") from error

@@ -193,10 +193,13 @@ class Loss:
         Its hyper-parameters.
     rowwise : bool
         The outputs of a row enter together (softmax).
+    of_classes : bool
+        The targets tell classes.
     """
 
     name: ClassVar[str]
     rowwise: ClassVar[bool] = False
+    of_classes: ClassVar[bool] = False
     _targets: ClassVar[Any] = staticmethod(regression_targets)
 
     @property

@@ -31,8 +31,8 @@ def _compiled(role: str, function: Any) -> Callable[[float, float], float]:
     """The function as machine code that keeps NaN; a clear error where Numba cannot read it."""
     if not callable(function):
         raise TypeError(f"{role} must be a function of (output, target), got {function!r}")
-    compiled = standalone(function)
     try:
+        compiled = standalone(function)
         result = compiled(0.25, 1.0)
     except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()]

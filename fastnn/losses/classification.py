@@ -30,6 +30,7 @@ class Hinge(Loss):
 
     name: ClassVar[str] = "hinge"
     _targets: ClassVar[Any] = staticmethod(hinge_targets)
+    of_classes: ClassVar[bool] = True
 
 
 def _squared_hinge_value(o, y, p0, p1, p2, p3):
@@ -105,6 +106,7 @@ class BinaryCrossEntropy(Loss):
 
     name: ClassVar[str] = "binary_cross_entropy"
     _targets: ClassVar[Any] = staticmethod(binary_targets)
+    of_classes: ClassVar[bool] = True
     label_smoothing: float = 0.0
     pos_weight: float = 1.0
 

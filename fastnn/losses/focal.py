@@ -196,6 +196,7 @@ class Focal(Loss):
 
     name: ClassVar[str] = "focal"
     _targets: ClassVar[Any] = staticmethod(binary_targets)
+    of_classes: ClassVar[bool] = True
     rowwise: ClassVar[bool] = True
     gamma: float = 2.0
     alpha: float | None = None

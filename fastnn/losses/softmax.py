@@ -238,6 +238,7 @@ class CrossEntropy(Loss):
 
     name: ClassVar[str] = "cross_entropy"
     _targets: ClassVar[Any] = staticmethod(class_targets)
+    of_classes: ClassVar[bool] = True
     rowwise: ClassVar[bool] = True
     label_smoothing: float = 0.0
 
@@ -259,6 +260,7 @@ class KLDivergence(Loss):
 
     name: ClassVar[str] = "kl_divergence"
     _targets: ClassVar[Any] = staticmethod(class_targets)
+    of_classes: ClassVar[bool] = True
     rowwise: ClassVar[bool] = True
 
     def resolve(self, activation_name: str, n_outputs: int) -> Resolved:
