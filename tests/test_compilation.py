@@ -3,6 +3,7 @@
 import ctypes
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -253,6 +254,15 @@ def test_float32_kernels_hold_no_float64_arithmetic():
         uncached.address(np.dtype("float32"))
         (compiled,) = uncached._compiled.values()
         assert "double" not in compiled.inspect_llvm(), native._name
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [("float32", "float"), ("float64", "double")])
+def test_what_a_relu_lets_pass_is_decided_in_vectors(dtype, kind):
+    """Branches, mispredicted every other time, once took half of a step of a network with dropout."""
+    uncached = _jit.Native(None, walk.backward._func, walk.backward._arguments, walk.backward._fastmath)
+    uncached.address(np.dtype(dtype))
+    (compiled,) = uncached._compiled.values()
+    assert re.search(rf"fcmp [\w ]+ <\d+ x {kind}>", compiled.inspect_llvm())
 
 
 ENTRIES = """

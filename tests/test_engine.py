@@ -199,6 +199,17 @@ def test_step_evaluates_but_does_not_train():
             call()
 
 
+def test_batch_statistics_of_many_rows_are_not_worn_away_by_rounding():
+    """Adding a million numbers one by one in float32 is wrong in the fourth digit."""
+    x = np.random.default_rng(0).normal(100.0, 1.0, (1_000_003, 2)).astype(np.float32)
+    net = fn.Sequential([fn.BatchNorm(momentum=0.0)], n_inputs=2)
+    net.fit(x, np.zeros_like(x), "mse", fn.SGD(0.1), epochs=1, batch_size=None)
+    found, wide = net.named_buffers(), x.astype(np.float64)
+    np.testing.assert_allclose(found["0.running_mean"], wide.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(found["0.running_var"], wide.var(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(net.named_parameters()["0.weight"], 0.9, atol=1e-5)  # its gradient is 2 / 2
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("last", [fn.Dense(7, "softmax"), fn.Dense(1, "relu"), fn.Dense(1, bias=False)], ids=repr)
 def test_results_do_not_depend_on_the_batch_around_a_row(last, dtype):

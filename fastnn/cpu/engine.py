@@ -16,6 +16,7 @@ from fastnn import _rows as row
 from fastnn._objective import Objective
 from fastnn.cpu import bf16, gemm, norm, outputs, state, steps, team, walk
 from fastnn.cpu.state import JitState
+from fastnn.cpu.sums import SUM_ROWS
 from fastnn.losses import Resolved
 from fastnn.optimizers import Optimizer
 from fastnn.plan import Plan
@@ -123,7 +124,7 @@ class Engine:
         if whole:
             return batch
         width = max(self.plan.space_width + self.plan.n_inputs, 1)
-        fitting = _PIECE_BYTES // (width * self.dtype.itemsize) // walk.SUM_ROWS * walk.SUM_ROWS
+        fitting = _PIECE_BYTES // (width * self.dtype.itemsize) // SUM_ROWS * SUM_ROWS
         return min(batch, parts * max(_LEAST_ROWS, min(fitting, _MOST_ROWS)))
 
     def _work(self, batch: int, y_columns: int = 1, whole: bool = False, parts: int = 1) -> steps.Work:

@@ -358,7 +358,7 @@ class Writer:
                 norm.norm_forward_arguments(self.real),
                 (
                     x.at, x.ld, out.at, out.ld, unused, unused, self.constants(step.gain), self.constants(step.bias),
-                    unused, rows, n, 0.0, step.eps, 0,
+                    unused, rows, n, 0.0, step.eps, 0, 0,
                 ),
             )  # fmt: skip
         elif isinstance(step, Function):

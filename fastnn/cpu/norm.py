@@ -14,14 +14,22 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from fastnn._jit import Native, native_call
+from fastnn._jit import Native, native_call, scalar
+from fastnn._loops import load, masked_tail, stack, store, store_row
 from fastnn.cpu.simd import shift
+from fastnn.cpu.sums import column_products, column_squares, column_sums
+
+STRIP = 256  # columns whose statistics wait on the stack
+_strip = stack(STRIP)
 
 
 def norm_forward_arguments(real: Any) -> tuple[Any, ...]:
-    """(src, ld_in, out, ld_out, xhat, inverse, gain, bias, running, rows, cols, momentum, eps, training)."""
+    """(src, ld_in, out, ld_out, xhat, inverse, gain, bias, running, rows, cols, momentum, eps, training, keep).
+
+    ``keep``: write xhat, which a backward pass needs.
+    """
     p, n = types.CPointer(real), types.int64
-    return (p, n, p, n, p, p, p, p, p, n, n, real, real, n)
+    return (p, n, p, n, p, p, p, p, p, n, n, real, real, n, n)
 
 
 def norm_backward_arguments(real: Any) -> tuple[Any, ...]:
@@ -34,59 +42,83 @@ def norm_backward_arguments(real: Any) -> tuple[Any, ...]:
     return (p, n, p, n, p, p, p, p, p, n, n, n, n, n, n)
 
 
-def _batch_forward(src, ld_in, out, ld_out, xhat, inverse, gain, bias, running, rows, cols, momentum, eps, training):
+def _batch_forward(
+    src, ld_in, out, ld_out, xhat, inverse, gain, bias, running, rows, cols, momentum, eps, training, keep
+):
     T = type(eps)
-    variance = shift(running, cols)
     count = T(rows)
-    for j in range(cols):
-        mean, var = running[j], variance[j]
+    means, variances = _strip(eps), _strip(eps)
+    for first in range(0, cols, STRIP):
+        n = min(STRIP, cols - first)
+        x, normal, y, inv = shift(src, first), shift(xhat, first), shift(out, first), shift(inverse, first)
+        g, b = shift(gain, first), shift(bias, first)
+        running_mean, running_variance = shift(running, first), shift(running, cols + first)
         if training != 0:
-            total = T(0)
-            for i in range(rows):
-                total += src[i * ld_in + j]
-            mean = total / count
-            square = T(0)
-            for i in range(rows):
-                centred = src[i * ld_in + j] - mean
-                square += centred * centred
-            var = square / count
-            # The running variance is the unbiased one, as in PyTorch; a batch of one row has only the biased one.
-            unbiased = square / (count - T(1)) if rows > 1 else var
-            running[j] = momentum * running[j] + (T(1) - momentum) * mean
-            variance[j] = momentum * variance[j] + (T(1) - momentum) * unbiased
-        inv = T(1) / np.sqrt(var + eps)
-        inverse[j] = inv
+            column_sums(rows, n, x, ld_in, x, 0, means, 0)
+            for j in range(n):
+                means[j] /= count
+            column_squares(rows, n, x, ld_in, means, 0, variances, 0)
+            for j in range(n):
+                variances[j] /= count
+                # The running variance is the unbiased one, as in PyTorch; a batch of one row has only the biased one.
+                unbiased = variances[j] * (count / (count - T(1))) if rows > 1 else variances[j]
+                running_mean[j] = momentum * running_mean[j] + (T(1) - momentum) * means[j]
+                running_variance[j] = momentum * running_variance[j] + (T(1) - momentum) * unbiased
+        else:
+            for j in range(n):
+                means[j], variances[j] = running_mean[j], running_variance[j]
+        for j in range(n):
+            inv[j] = T(1) / np.sqrt(variances[j] + eps)
         for i in range(rows):
-            x = (src[i * ld_in + j] - mean) * inv
-            xhat[i * ld_out + j] = x
-            out[i * ld_out + j] = gain[j] * x + bias[j]
+            _normalise(shift(x, i * ld_in), means, inv, g, b, shift(normal, i * ld_out), shift(y, i * ld_out), n, keep)
+
+
+@scalar
+def _normalise(x, means, inv, g, b, normal, y, n, keep):
+    """One row."""
+    if keep != 0:
+        for j in range(n):
+            h = (load(x, j) - load(means, j)) * load(inv, j)
+            store(normal, j, h)
+            store_row(y, j, load(g, j) * h + load(b, j))
+            masked_tail()
+    else:
+        for j in range(n):
+            store_row(y, j, load(g, j) * ((load(x, j) - load(means, j)) * load(inv, j)) + load(b, j))
+            masked_tail()
 
 
 def _batch_backward(
     d_out, ld_out, d_in, ld_in, xhat, inverse, gain, d_gain, d_bias, rows, cols, training, learn, accumulate, want
 ):
     T = type(gain[0])
-    count = T(rows)
-    for j in range(cols):
-        sum_d, sum_dx = T(0), T(0)
-        for i in range(rows):
-            d = d_out[i * ld_out + j]
-            sum_d += d
-            sum_dx += d * xhat[i * ld_out + j]
-        if learn != 0:
-            d_gain[j] = d_gain[j] + sum_dx if accumulate != 0 else sum_dx
-            d_bias[j] = d_bias[j] + sum_d if accumulate != 0 else sum_d
-        if want != 0:
-            factor = gain[j] * inverse[j]
+    if learn != 0:
+        column_sums(rows, cols, d_out, ld_out, d_out, 0, d_bias, accumulate)
+        column_products(rows, cols, d_out, ld_out, xhat, ld_out, d_gain, accumulate)
+    if want == 0:
+        return
+    factors, means, products = _strip(gain[0]), _strip(gain[0]), _strip(gain[0])
+    for first in range(0, cols, STRIP):
+        n = min(STRIP, cols - first)
+        d, normal, dx = shift(d_out, first), shift(xhat, first), shift(d_in, first)
+        if training != 0:
+            column_sums(rows, n, d, ld_out, d, 0, means, 0)
+            column_products(rows, n, d, ld_out, normal, ld_out, products, 0)
+        for j in range(n):
             # With running statistics the mean and variance are constants and only the factor is left.
-            mean_d = sum_d / count if training != 0 else T(0)
-            mean_dx = sum_dx / count if training != 0 else T(0)
-            for i in range(rows):
-                q = i * ld_out + j
-                d_in[i * ld_in + j] = factor * (d_out[q] - mean_d - xhat[q] * mean_dx)
+            factors[j] = gain[first + j] * inverse[first + j]
+            means[j] = means[j] / T(rows) if training != 0 else T(0)
+            products[j] = products[j] / T(rows) if training != 0 else T(0)
+        for i in range(rows):
+            di, hi, dxi = shift(d, i * ld_out), shift(normal, i * ld_out), shift(dx, i * ld_in)
+            for j in range(n):
+                store_row(dxi, j, load(factors, j) * (load(di, j) - load(means, j) - load(hi, j) * load(products, j)))
+                masked_tail()
 
 
-def _layer_forward(src, ld_in, out, ld_out, xhat, inverse, gain, bias, running, rows, cols, momentum, eps, training):
+def _layer_forward(
+    src, ld_in, out, ld_out, xhat, inverse, gain, bias, running, rows, cols, momentum, eps, training, keep
+):
     T = type(eps)
     count = T(cols)
     for i in range(rows):

@@ -27,7 +27,7 @@ from fastnn.cpu.gemm import call_gemm
 from fastnn.cpu.simd import pointer
 from fastnn.cpu.steps import FORWARD, LOSS, N_NATIVES
 from fastnn.cpu.subnormals import flush_subnormals, restore_subnormals
-from fastnn.cpu.walk import call_forward, copy_matrix
+from fastnn.cpu.walk import call_forward, copy_matrix, gate
 from fastnn.losses import LOSS_ARGUMENTS
 from fastnn.losses import TANGENT_ARGUMENTS as LOSS_TANGENT_ARGUMENTS
 
@@ -181,8 +181,7 @@ def _forward_row(q, act, w, t, x, ldx, rows, piece, training):
         _forward_norm(q, w, t, ra_in, ld_in, has_tangent, rows, piece, training)
     a = pointer(w.space, max(q[row.OUT], 0) * piece)
     if act == row.RELU:
-        for i in range(rows * ld):
-            ra[i] = T(0) if a[i] <= T(0) else ra[i]
+        gate(a, ra, rows * ld)
     elif act == row.ELEMENTWISE:
         numbers = pointer(w.reals, q[row.REALS])
         slope, bend = pointer(w.space, q[row.SLOPE] * piece), pointer(t.space, q[row.SLOPE] * piece)
@@ -198,14 +197,12 @@ def _forward_row(q, act, w, t, x, ldx, rows, piece, training):
 @scalar
 def _backward_row(q, act, w, t, x, ldx, rows, piece, training):
     """d and R{d} of the row's input from those of its output; R{gradient} is added up in ``t.product``."""
-    T = type(w.reals[0])
     kind, n_in, n_out, ld = q[row.KIND], q[row.N_IN], q[row.N_OUT], q[row.LD_OUT]
     d, rd = pointer(w.space, q[row.D_OUT] * piece), pointer(t.space, q[row.D_OUT] * piece)
     a, ra = pointer(w.space, max(q[row.OUT], 0) * piece), pointer(t.space, max(q[row.OUT], 0) * piece)
     if act == row.RELU:
-        for i in range(rows * ld):
-            d[i] = T(0) if a[i] <= T(0) else d[i]
-            rd[i] = T(0) if a[i] <= T(0) else rd[i]
+        gate(a, d, rows * ld)
+        gate(a, rd, rows * ld)
     elif act == row.ELEMENTWISE:
         slope, bend = pointer(w.space, q[row.SLOPE] * piece), pointer(t.space, q[row.SLOPE] * piece)
         for i in range(rows * ld):

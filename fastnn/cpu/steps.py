@@ -19,8 +19,9 @@ from fastnn._jit import kernel, native_call, scalar
 from fastnn._random import step_key
 from fastnn.cpu.simd import pointer, shift
 from fastnn.cpu.subnormals import flush_subnormals, restore_subnormals
+from fastnn.cpu.sums import SUM_ROWS
 from fastnn.cpu.team import barrier
-from fastnn.cpu.walk import SUM_ROWS, call_backward, call_forward, call_learn, call_update, share
+from fastnn.cpu.walk import call_backward, call_forward, call_learn, call_update, share
 from fastnn.losses import LOSS_ARGUMENTS
 from fastnn.optimizers import BEGIN_ARGUMENTS
 

@@ -18,15 +18,12 @@ from fastnn._random import dropout_factor, dropout_limit, sample_key
 from fastnn.activations import BACKWARD_ARGUMENTS, FORWARD_ARGUMENTS, VALUE_ARGUMENTS
 from fastnn.cpu.gemm import call_gemm
 from fastnn.cpu.norm import call_norm_backward, call_norm_forward
-from fastnn.cpu.simd import lanes_of, shift
-from fastnn.cpu.tiles import make_sums
+from fastnn.cpu.simd import shift
+from fastnn.cpu.sums import column_sums
 from fastnn.optimizers import UPDATE_ARGUMENTS
 
 # Rows of a weight matrix, or biases, are shared among threads and worked on in multiples of this.
 UNIT = 16
-# Losses and bias gradients are added up in blocks of this many rows; pieces hold whole blocks.
-SUM_ROWS = 64
-_sums_2, _sums_1 = make_sums(2, masked=False), make_sums(1, masked=True)
 
 _call_value = native_call(VALUE_ARGUMENTS, 0)
 _call_value_and_slope = native_call(FORWARD_ARGUMENTS, 0)
@@ -74,6 +71,15 @@ def _dropout_row(factor, cols, rate, key):
     kept, limit = T(1) / (T(1) - rate), dropout_limit(rate)
     for j in range(cols):
         factor[j] = dropout_factor(key, j, limit, kept)
+
+
+@scalar
+def gate(a, d, n):
+    """d = 0 where the ReLU's output a is 0; NaN lets pass what is there."""
+    zero = type(a[0])(0)
+    for i in range(n):
+        kept = d[i]  # read in any case: LLVM makes no vectors of a branch, which is mispredicted every other time
+        d[i] = zero if a[i] <= zero else kept
 
 
 @scalar
@@ -157,7 +163,7 @@ def _forward(plan, n_rows, reals, theta, running, space, shared, piece, x, ldx, 
                 q[row.FORWARD],
                 (
                     src, ld_in, out, ld_out, slope, _inverse(q, space, shared, piece, at), gain, bias, statistics,
-                    rows, n_out, numbers[0], numbers[1], mode & row.TRAINING,
+                    rows, n_out, numbers[0], numbers[1], mode & row.TRAINING, mode & row.KEEP,
                 ),
             )  # fmt: skip
         if act == row.ELEMENTWISE and mode & row.KEEP:
@@ -183,8 +189,7 @@ def _backward(plan, n_rows, reals, theta, space, shared, piece, dx, lddx, at, ro
             act = row.IDENTITY
         if act != row.IDENTITY and q[row.SLOPE_DONE] == 0:
             if act == row.RELU:
-                for i in range(rows * ld_out):
-                    d[i] = T(0) if out[i] <= T(0) else d[i]
+                gate(out, d, rows * ld_out)
             elif act == row.ELEMENTWISE:
                 for i in range(rows * ld_out):
                     d[i] *= slope[i]
@@ -242,22 +247,6 @@ def _add_penalty(gradient, w, n, l1, l2):
         gradient[i] += l1 * sign + T(2) * l2 * w[i]
 
 
-@scalar
-def _column_sums(d, ld, rows, cols, out, accumulate):
-    """Gradient of a bias, in blocks of rows; pieces hold whole blocks, so the sums do not see the pieces."""
-    lanes = lanes_of(d[0])
-    for first in range(0, rows, SUM_ROWS):
-        count = min(SUM_ROWS, rows - first)
-        j = 0
-        while cols - j >= 2 * lanes:
-            _sums_2(count, shift(d, first * ld + j), ld, shift(out, j), accumulate + first, lanes)
-            j += 2 * lanes
-        while cols > j:
-            last = min(lanes, cols - j)
-            _sums_1(count, shift(d, first * ld + j), ld, shift(out, j), accumulate + first, last)
-            j += lanes
-
-
 def _learn(
     plan, n_rows, reals, theta, gradient, space, shared, piece, x, ldx, rows, mode,
     accumulate, finish, part, parts, update, slots, stride, coef,
@@ -299,7 +288,7 @@ def _learn(
             if q[row.B] >= 0 and first < end:
                 begin, count = q[row.B] + first, end - first
                 db = shift(gradient, begin)
-                _column_sums(shift(d, first), ld_out, rows, count, db, accumulate)
+                column_sums(rows, count, shift(d, first), ld_out, d, 0, db, accumulate)
                 if update != 0:
                     call_update(update, (shift(theta, begin), db, shift(slots, begin), count, stride, coef))
         elif kind == row.BATCH_NORM or kind == row.LAYER_NORM:
