@@ -158,8 +158,10 @@ def compute_metrics(
 
 def default_metrics(loss: Loss | None, y: Any, n_outputs: int) -> tuple[str, ...]:
     """The accuracy, unless the loss says that the rows of y do not belong to one class each."""
-    one_class = loss is None or loss.rowwise or (loss.of_classes and (n_outputs == 1 or y.ndim == 1 or y.shape[1] == 1))
-    return ("accuracy",) if one_class else ()
+    if loss is None:
+        return ("accuracy",)
+    one_each = loss.rowwise or n_outputs == 1 or y.ndim == 1 or y.shape[1] == 1
+    return ("accuracy",) if loss.of_classes and one_each else ()
 
 
 def resolve_metrics(name: str, value: str | Metric | Iterable[str | Metric]) -> dict[str, Metric]:

@@ -2,7 +2,7 @@
 
 Numba gives each jitted function two wrappers, for Python and for C, optimises it and makes machine code of it; then it
 links the intermediate code into every caller, where it is optimised once more. Of the eighty functions behind a first
-``fit`` Python calls three: doing so for the others too takes as long as everything else in that call.
+``fit`` Python calls three: doing so for the others too takes about half as long as everything else in that call.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class Part(CPUDispatcher):
     ----------
     py_func : function
         What is compiled for each set of argument types it is called with.
-    options : dict
+    locals : None
+        Numba's types of variables, which no part states.
+    targetoptions : dict
         Of ``numba.njit``.
     """
 

@@ -11,7 +11,7 @@ import tempfile
 
 import numpy as np
 import pytest
-from numba import types
+from numba import njit, types
 from numba.core.runtime import _nrt_python, rtsys
 
 import fastnn as fn
@@ -128,10 +128,16 @@ def test_parts_of_kernels_are_for_compiled_code_alone():
     part = _jit.scalar(half)
     with pytest.raises(TypeError, match="half can be called by compiled code only"):
         part(3.0)
-    assert _jit.kernel(lambda x: part(x) + 1)(3.0) == 2.5
+    assert njit(lambda x: part(x) + 1)(3.0) == 2.5
     with pytest.raises(TypeError, match="half can be called by compiled code only"):
         part(3.0)  # now that it is compiled for these types
-    assert pickle.loads(pickle.dumps(part)).py_func is not None
+    assert pickle.loads(pickle.dumps(part)) is part
+    # What another process makes of the same bytes.
+    again = type(part)._rebuild(**part._reduce_states() | {"uuid": "another"})
+    assert again is not part
+    assert njit(lambda x: again(x) + 2)(3.0) == 3.5
+    with pytest.raises(TypeError, match="half can be called by compiled code only"):
+        again(3.0)
 
 
 def test_without_a_writable_cache_folder_everything_works_and_says_so():

@@ -59,12 +59,12 @@ def from_functions(
 
 
 def _compile_scalar(part: str, function: Callable[[float], float]) -> Any:
-    for T in (np.float32, np.float64):
-        try:
-            compiled = standalone(function)
-            result = compiled(T(0.7310585))
-        except Exception as error:  # Numba lets some errors of the user's code through as they are
-            raise ValueError(f"{part} cannot be compiled by Numba: {error}") from error
+    try:
+        compiled = standalone(function)
+        results = [compiled(T(0.7310585)) for T in (np.float32, np.float64)]
+    except Exception as error:  # Numba lets some errors of the user's code through as they are
+        raise ValueError(f"{part} cannot be compiled by Numba: {error}") from error
+    for result in results:
         if isinstance(result, (bool, complex)) or not isinstance(result, (int, float, np.number)):
             raise ValueError(f"{part} must return a real number, got {_checks.describe(result)}")
     return compiled
